@@ -4,7 +4,7 @@
 /** The names without their prefix, by what the collections contain. */
 const SUFFIXES = {
   jobs: 'jobs',
-  /** Large payloads and results. */
+  /** Payloads and results that are too large for the document of a job. */
   bodies: 'bodies',
   endpoints: 'endpoints',
   schedules: 'schedules',

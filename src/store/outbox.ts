@@ -24,7 +24,7 @@ export interface Outbox {
   onDocument(listener: () => void): () => void
 }
 
-/** MongoDB's own. */
+/** The databases of MongoDB itself. */
 const SYSTEM_DATABASES = ['admin', 'config', 'local']
 /**
  * The limit for database, dot and collection together (mongodb.com/docs/manual/reference/limits).

@@ -50,8 +50,8 @@ export interface Store {
   // The life of a job.
 
   /**
-   * Durable on return. Takes at most MAX_ENQUEUE_BATCH jobs; the results are those of single calls
-   * in this order.
+   * Stores jobs durably. Takes at most MAX_ENQUEUE_BATCH jobs; the results are those of single
+   * calls in this order.
    */
   enqueue(jobs: NewJob[]): Promise<EnqueueResult[]>
   /** The endpoints that may have due jobs; see Due. */
@@ -93,7 +93,7 @@ export interface Store {
   getJob(id: string): Promise<Job | null>
   getPayload(id: string): Promise<Uint8Array | null>
   listJobs(query: JobQuery): Promise<Page<JobSummary>>
-  /** Returns the ids of those that are final or deleted: one query for all requests that wait. */
+  /** Returns the ids of final and deleted jobs: one query for all requests that wait. */
   finalAmong(ids: string[]): Promise<string[]>
   /** The id of the earliest job of this ordering key that is not final; null: there is none. */
   headOfOrderingKey(endpoint: string, orderingKey: string): Promise<string | null>

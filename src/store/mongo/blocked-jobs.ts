@@ -38,7 +38,7 @@ export type BlockedJob = Pick<JobDocument, '_id' | keyof typeof BLOCKED_FIELDS>
 export interface BlockedRound {
   /** The last id that was checked; null: the round is complete. */
   after: string | null
-  /** Monotonic. */
+  /** By the monotonic clock. */
   beganAtMs: number
 }
 
@@ -57,9 +57,11 @@ export interface OrderingKey {
   orderingKey: string
 }
 
-/** Keys in one command: more make a long command, fewer make many commands. */
+/** Limit of keys in one command: more make a long command, fewer make many commands. */
 const KEYS_PER_COMMAND = 64
-/** A later job that has the slot is blocked first; then the earliest is tried once more. */
+/**
+ * If a later job has the slot, it is blocked first, and then the earliest job is tried once more.
+ */
 const MAX_ROUNDS = 3
 
 type Head = Pick<JobDocument, '_id' | 'endpoint' | 'state' | 'waitingFor'> & { orderingKey: string }
@@ -220,7 +222,7 @@ export async function statesOf(context: MongoContext, ids: string[], deadline: D
   return new Map(found.map(({ _id, state }) => [_id, stateOf(state)]))
 }
 
-/** Checks those that a write has marked, and removes the marks. */
+/** Checks the blocked jobs that a write has marked, and removes the marks. */
 export async function checkMarked(context: MongoContext): Promise<Checked> {
   const deadline = startDeadline()
   const now = nowOf(context)
@@ -240,8 +242,8 @@ export async function checkMarked(context: MongoContext): Promise<Checked> {
   )
   if (marked.length === 0) return NOTHING_CHECKED
   const checked = await checkBlocked(context, marked, { fails: true }, deadline)
-  // Last: after a failure they are checked again. A mark that was set meanwhile may be lost, and
-  // the job is left to the round.
+  // The marks are removed last: after a failure the jobs are checked again. A mark that was set
+  // meanwhile may be lost, and its job is left to the round.
   await run(deadline, (limit) =>
     context.jobs.updateMany(
       { ...atEndpoints(marked), state: 'blocked', recheckAt: { $lte: now } },
@@ -269,7 +271,7 @@ export function endRound(round: BlockedRound): void {
 /** A marked job may be incomplete until its mark is due (enqueue.ts). */
 export const UNMARKED = { state: 'blocked', recheckAt: { $exists: false } } as const
 
-/** Checks the next ones of the round. */
+/** Checks the next jobs of the round. */
 export async function checkNextOfRound(
   context: MongoContext,
   round: BlockedRound,

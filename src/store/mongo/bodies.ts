@@ -31,7 +31,7 @@ const BODIES_PER_LOOK = 5_000
 /** A process looks at all bodies in turn, in the order of their ids. */
 export interface OrphanSearch {
   after: string
-  /** Monotonic. */
+  /** By the monotonic clock. */
   lookedAt: number
 }
 

@@ -64,9 +64,9 @@ interface ClaimCall {
   deadline: Deadline
 }
 
-/** Payloads of one claim, which a worker holds in memory together. */
+/** Limit of the payloads of one claim, which a worker holds in memory together. */
 export const MAX_CLAIM_BYTES = 64 * 1_024 * 1_024
-/** Shares in one command: more make a long command, fewer make many commands. */
+/** Limit of shares in one command: more make a long command, fewer make many commands. */
 const MAX_SHARES_PER_COMMAND = 64
 /** The first command reads few shares, because they may have enough; the next ones read more. */
 const FIRST_SHARES = 4
@@ -102,7 +102,7 @@ export interface Picker {
 const FIRST_WAIT_MS = 100
 /** An election of some seconds must not use up the lease. */
 const MAX_WAIT_MS = 1_000
-/** Further ones are left to the sweep, which finds their expired leases. */
+/** Further claims are left to the sweep, which finds their expired leases. */
 const MAX_UNACKNOWLEDGED = 100
 
 export interface UnacknowledgedClaims {
@@ -116,7 +116,7 @@ const MAX_NAMES = 10_000
 export async function due(context: MongoContext, since: number | null): Promise<Due> {
   const deadline = startDeadline()
   const now = nowOf(context)
-  // One command: every worker asks this again and again while it is idle.
+  // This is one command, because every worker sends it again and again while it is idle.
   if (since !== null) return readDue(context, [...cameSince(since, now), nextDue(now)], deadline)
   const [endpoints, { nextAt }] = await Promise.all([
     endpointsWith(context, 'queued', deadline),
@@ -214,7 +214,7 @@ export function createPicker(shares: EndpointShare[], limit: number): Picker {
   let lastShares: OpenShare[] = []
   let round = newRound()
 
-  /** Whether it fitted into the claim. */
+  /** Whether the candidate fitted into the claim. */
   const pick = (candidate: Candidate) => {
     const bytes = round.bytes + candidate.payloadBytes
     // One job alone always fits, whatever its size.
@@ -375,7 +375,7 @@ function withinSlots(picked: Candidate[], admission: Admission, limitedNames: Se
   return { candidates, cutShort }
 }
 
-/** Claims those that are still queued and due, and reads them with their payloads, in order. */
+/** Claims the jobs that are still queued and due, and reads them with payloads, in order. */
 async function claimCandidates(call: ClaimCall, candidates: Candidate[]): Promise<ClaimedJob[]> {
   const { context, holder, unacknowledged, deadline } = call
   if (candidates.length === 0) return []
@@ -507,7 +507,7 @@ function randomStretch(candidates: Candidate[], length: number): Candidate[] {
 interface UnacknowledgedClaim {
   ids: string[]
   leaseId: string
-  /** Monotonic. */
+  /** By the monotonic clock. */
   endsAt: number
   /** Jobs that one write releases: fewer after each write that the store did not finish in time. */
   most: number

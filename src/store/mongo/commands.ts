@@ -48,7 +48,7 @@ import {
   toFinal,
 } from './job-document.ts'
 
-/** Limit of unacknowledged cancels that a process remembers. Beyond, it forgets the oldest. */
+/** Limit of unacknowledged cancels that a process remembers. Beyond it, the oldest is forgotten. */
 const MAX_UNACKNOWLEDGED = 1_000
 /** If other callers change a job this often in 3 s, one more round is useless. */
 const MAX_ROUNDS = 10
@@ -225,7 +225,7 @@ export async function edit(
     if (written === null) continue
     context.notifyWork()
     const [job] = await withBodies(context, [written], deadline)
-    // Changed again since: the job as it is now.
+    // If the job has changed again since then, this is the job as it is now.
     const [now] = job ? [job] : await readWhole(context, { _id: id }, { count: 1 }, deadline)
     return now ? { kind: 'applied', job: jobOf(now, context.box) } : { kind: 'not_found' }
   }
@@ -304,7 +304,10 @@ async function acceptingEndpoints(
   return new Set(found.map(({ _id }) => _id))
 }
 
-/** Marks them before it reads them: one that finishes afterwards leads to the jobs that wait. */
+/**
+ * Marks the dependencies before it reads them. A dependency that finishes afterwards then finds the
+ * jobs that wait for it.
+ */
 async function statesOfUnmet(
   context: MongoContext,
   seen: CommandJob[],
@@ -366,7 +369,8 @@ async function runCommand(ids: string[], command: Command): Promise<RetryResult[
   const handled = new Set<string>()
   for (const id of ids) {
     const result = await changeOne(id, command)
-    // An id that is given twice: the second is refused in the state that the first led to.
+    // If an id is given twice, the second one is refused because of the state that the first one
+    // led to.
     const isRepeat = handled.has(id) && result.kind === 'applied'
     results.push(isRepeat ? { kind: 'refused', state: LIFECYCLE[command.event].to } : result)
     handled.add(id)
@@ -410,7 +414,10 @@ async function readJobs(
   return new Map(found.map((document) => [document._id, document]))
 }
 
-/** Job by job, because the count of a batch does not say which of two callers changed which job. */
+/**
+ * Jobs are written one by one, because the count of a batch does not show which of two callers
+ * changed which job.
+ */
 async function writeChange(
   seen: CommandJob,
   update: UpdateFilter<JobDocument>,
@@ -434,7 +441,9 @@ async function writeChange(
   }
 }
 
-/** The job that has its dedupe key by now; if that key is free again, the retry is repeated. */
+/**
+ * Returns the job that has the dedupe key by now. If that key is free again, the retry is repeated.
+ */
 async function dedupeConflict(
   context: MongoContext,
   { endpoint, dedupeKey }: CommandJob,

@@ -145,7 +145,7 @@ export async function open(
       journal: true,
       wtimeoutMS: STORE_DEADLINE_MS,
       retryReads: true,
-      // Plain bytes instead of a Binary object around each payload.
+      // Payloads are plain bytes instead of a Binary object around each.
       promoteBuffers: true,
       // The events are counted for commandCount of the store.
       monitorCommands: true,

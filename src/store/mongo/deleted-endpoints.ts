@@ -30,7 +30,7 @@ import {
 const LATE_ENQUEUES_MS = 4_000
 /** Only an enqueue that races a deletion leaves orphans: they are rare. */
 const CHECK_ORPHANS_EVERY_MS = 60_000
-/** Endpoints that one sweep handles. */
+/** Limit of endpoints that one sweep handles. */
 const MAX_ENDPOINTS = 100
 
 /** The state of a process between its sweeps. */
@@ -38,7 +38,7 @@ export interface DeletedEndpoints {
   context: MongoContext
   /** Makes the claims of this process read the endpoint again. */
   forget(name: string): void
-  /** Monotonic. */
+  /** By the monotonic clock. */
   orphansCheckedAt: number
 }
 
@@ -130,7 +130,7 @@ function deletingEndpoints(context: MongoContext, deadline: Deadline): Promise<D
   )
 }
 
-/** State by state, because each has its own index. */
+/** States are read one by one, because each has its own index. */
 async function queuedOf(
   context: MongoContext,
   names: string[],
@@ -223,7 +223,7 @@ async function removeEndpoint(
 ): Promise<void> {
   const sinceMs = context.clock.now() - endpoint.deletingSince.getTime()
   if (sinceMs < LATE_ENQUEUES_MS) return
-  // Read after the wait: a late enqueue may have added one since the jobs were read.
+  // Read after the wait: a late enqueue may have added a job since the jobs were read.
   const [{ queued, running } = { queued: 0, running: 0 }] = await countJobs(context, [endpoint._id])
   if (queued + running > 0) return
   await run(deadline, (limit) =>
@@ -242,7 +242,7 @@ async function removeEndpoint(
 async function abandonOrphans(context: MongoContext, limit: number): Promise<EndedJobs> {
   const deadline = startDeadline()
   const names: string[] = []
-  // State by state, because each has its own range of the indexes.
+  // States are read one by one, because each has its own range of the indexes.
   for (const state of QUEUED_STATES) {
     const some = await endpointsWith(context, state, deadline)
     names.push(...some.filter((name) => !names.includes(name)))

@@ -367,7 +367,7 @@ async function checkClock(client: MongoClient): Promise<Check> {
 
 type Trial = Pick<StoreReport, 'checks' | 'plans' | 'latencies'>
 
-/** Every verb on scratch collections; these are dropped whatever happens. */
+/** Calls every verb on scratch collections, which are dropped whatever happens. */
 async function tryVerbs(facts: Facts, signal: AbortSignal): Promise<Trial> {
   const { url, db, engine } = facts
   const prefix = `${SCRATCH}${randomBytes(6).toString('hex')}_`
@@ -397,7 +397,7 @@ async function tryVerbs(facts: Facts, signal: AbortSignal): Promise<Trial> {
   }
 }
 
-/** null: a majority acknowledged it with its journal. */
+/** Returns null if a majority acknowledged the write with its journal. */
 async function tryMajorityWrite(db: Db, collection: string): Promise<Check | null> {
   try {
     const document = { _id: 'doctor' as never }

@@ -10,7 +10,7 @@ import { Undecryptable } from '../store-errors.ts'
 export interface EndpointDocument extends Omit<EndpointSettings, 'name' | 'headers'> {
   /** The name of the endpoint. */
   _id: string
-  /** JSON, encrypted. */
+  /** Encrypted JSON. */
   headers: string
   deleting: boolean
   deletingSince: Date | null

@@ -36,7 +36,7 @@ import { schedulesIn } from './schedules.ts'
 /** An endpoint is only replaced this often in 3 s if two deployments fight over it. */
 const MAX_ROUNDS = 10
 
-/** Names in one command of counts, with three pipelines each. */
+/** Limit of names in one command of counts, with three pipelines each. */
 const NAMES_PER_COUNT = 20
 /** One pipeline each, because each has its own index. */
 const COUNTED_STATES = [...QUEUED_STATES, 'running'] as const
@@ -313,7 +313,7 @@ function findEndpoint(
   return run(deadline, (limit) => context.endpoints.findOne({ _id: name }, { ...limit }))
 }
 
-/** null: another process created it meanwhile. */
+/** Returns null if another process created it meanwhile. */
 async function insertEndpoint(
   context: MongoContext,
   settings: EndpointSettings,
@@ -349,7 +349,7 @@ async function insertEndpoint(
   }
 }
 
-/** null: it changed since it was read. It stays paused, disabled or resting. */
+/** Returns null if it changed since it was read. The endpoint stays paused, disabled or resting. */
 async function replaceEndpoint(
   context: MongoContext,
   settings: EndpointSettings,
@@ -513,7 +513,7 @@ async function writeHealth(
   )
 }
 
-/** null: it changes nothing, such as a success of a healthy endpoint. */
+/** Returns null if the report changes nothing, such as a success of a healthy endpoint. */
 function changeBy(
   seen: SeenHealth,
   report: HealthReport,

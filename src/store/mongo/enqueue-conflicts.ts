@@ -62,7 +62,10 @@ interface Existing {
   jobId: string
 }
 
-/** Idempotency keys of a job. Beyond, the oldest is dropped, but never the one that created it. */
+/**
+ * Limit of idempotency keys of a job. Beyond it, the oldest is dropped, but never the one that
+ * created the job.
+ */
 const MAX_KEYS = 1_000
 
 type DedupeOutcome =
@@ -341,7 +344,7 @@ const SUPERSEDE = {
   $inc: { version: 1 },
 }
 
-/** Everything that the request gives. Nothing of the job was sent yet. */
+/** All fields that the request gives. Nothing of the job was sent yet. */
 function replacement(
   { box }: MongoContext,
   job: NewJob,
@@ -390,7 +393,9 @@ function keyAddition(
   }
 }
 
-/** null: the filter does not match, or another job took the key of the request just now. */
+/**
+ * Returns null if the filter does not match, or another job took the key of the request just now.
+ */
 async function updateOwner(
   context: MongoContext,
   filter: Filter<JobDocument>,

@@ -19,7 +19,7 @@ const CODES = {
 
 const MAX_TEXT_LENGTH = 300
 
-/** Node's and OpenSSL's codes for certificates and handshakes (nodejs.org/api/tls.html). */
+/** Codes of Node and OpenSSL for certificates and handshakes (nodejs.org/api/tls.html). */
 const TLS_CODE =
   /^(ERR_(TLS|SSL|OSSL)_|CERT_|CRL_|DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_|INVALID_CA$|EPROTO$)/
 
@@ -32,7 +32,7 @@ const NETWORK_REASONS: Record<string, string> = {
   ENETUNREACH: 'there is no route to it',
 }
 
-/** StoreUnusable where a setting must change, StoreUnavailable where waiting may help. */
+/** Returns StoreUnusable if a setting must change, StoreUnavailable if waiting may help. */
 export function startError(url: string, error: unknown): unknown {
   if (error instanceof UnreadableUrl) return unreadableUrl(url, error.cause)
   // A failed command throws StoreUnavailable, with the error of the driver as its cause.
@@ -154,7 +154,7 @@ function shown(url: string, text: string): string {
   return clean.length <= MAX_TEXT_LENGTH ? clean : `${clean.slice(0, MAX_TEXT_LENGTH)}…`
 }
 
-/** User and password up to the last @, raw and decoded; the longest first. */
+/** The user and the password up to the last @, raw and decoded, the longest first. */
 function secretsOf(url: string): string[] {
   const [, userinfo = ''] = /^[^/]*\/\/(.*)@/s.exec(url) ?? []
   const password = userinfo.slice(userinfo.indexOf(':') + 1)

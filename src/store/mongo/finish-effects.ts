@@ -31,9 +31,12 @@ import {
   requestHashOf,
 } from './outbox.ts'
 
-/** Jobs whose results, of up to 64 KiB each, are in memory together. */
+/** Limit of jobs whose results, of up to 64 KiB each, are in memory together. */
 const JOBS_AT_ONCE = 100
-/** Jobs whose effects one call runs, with those that fail by them. The sweep runs the rest. */
+/**
+ * Limit of jobs whose effects one call runs, including those that fail because of them. The sweep
+ * runs the rest.
+ */
 const MAX_JOBS = 1_000
 const DEPENDENTS_AT_ONCE = 200
 /** After this many rounds, the remaining dependents are left to the sweep. */

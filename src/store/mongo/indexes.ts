@@ -60,7 +60,7 @@ export async function compareIndexes(
   return (await Promise.all(differences)).flat()
 }
 
-/** Creates the missing ones. On a large collection this can take minutes. */
+/** Creates the missing indexes. On a large collection this can take minutes. */
 export async function createMissing(db: Db, differences: IndexDifference[]): Promise<void> {
   const missing = differences.filter(({ kind }) => kind === 'missing')
   const byCollection = Map.groupBy(missing, ({ collection }) => collection)

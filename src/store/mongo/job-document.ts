@@ -75,7 +75,7 @@ export interface JobDocument {
   payloadBytes: number
   timeoutMs: number | null
   retry: RetryOverride | null
-  /** JSON, encrypted; null: none. */
+  /** Encrypted JSON; null: the job has no headers. */
   headers: string | null
   /** Absent without tags, because the index of tags contains every job that has this field. */
   tags?: string[]
@@ -147,7 +147,7 @@ const MAX_INLINE_BYTES = 8_192
 /** A job of which everything has been read that is stored apart. */
 export type Whole<T> = T & { payload: Uint8Array }
 
-/** Most of the bytes of a document. A list shows none of them. */
+/** These fields have most of the bytes of a document. A list shows none of them. */
 export const WITHOUT_BULK = { payload: 0, result: 0, attempts: 0, keys: 0 } as const
 
 /** An attempt, and the fields that identify its write. Job.attempts does not have the latter. */
@@ -161,7 +161,7 @@ export interface AttemptDocument extends Omit<Attempt, 'startedAt' | 'finishedAt
   writeId: string
 }
 
-/** A claim reads everything but these. */
+/** A claim reads all fields except these. */
 export const CLAIM_PROJECTION = {
   attempts: 0,
   result: 0,
@@ -284,7 +284,7 @@ export function newJobDocument(
   }
 }
 
-/** The body for these bytes; null: they are small, and belong into the job. */
+/** Returns the body for these bytes; null: they are small and stay in the job. */
 export function newBody(
   { _id, endpoint }: Pick<JobDocument, '_id' | 'endpoint'>,
   bytes: Uint8Array,
@@ -420,7 +420,10 @@ export function failureOf(document: Pick<JobDocument, 'failureReason' | 'failure
   return { reason: failureReason, message: failureMessage }
 }
 
-/** A copy: the driver's bytes are a view of its whole reply, which they would keep in memory. */
+/**
+ * Returns a copy: the driver's bytes are a view of its whole reply, which they would keep in
+ * memory.
+ */
 export function ownBytes(bytes: Uint8Array): Uint8Array {
   return new Uint8Array(bytes)
 }
@@ -438,7 +441,7 @@ export function randomId(): string {
   return randomBytes(12).toString('base64url')
 }
 
-/** Back to queued, without a lease. It keeps its ordering slot. */
+/** The update back to queued, without a lease. The job keeps its ordering slot. */
 export function toQueued(runAt: Date | null, counts: { attemptsLeft?: 1; freeAttempts?: 1 } = {}) {
   return {
     $set: { state: 'queued' as const, ...WITHOUT_LEASE, ...(runAt === null ? {} : { runAt }) },
@@ -554,7 +557,10 @@ function shownLease(document: Pick<JobDocument, 'state' | keyof StoredLease>): J
   }
 }
 
-/** null: the key that encrypted them is not configured. The job can still be read and ended. */
+/**
+ * Returns null if the key that encrypted them is not configured. The job can still be read and
+ * ended.
+ */
 function openHeaders(
   sealed: string | null,
   jobId: string,

@@ -137,7 +137,9 @@ async function walkOf(context: MongoContext, query: JobQuery, deadline: Deadline
   return { hint, indexed: ofEndpoint, range, rest: orNull({ ...inStates, ...failed }) }
 }
 
-/** The endpoints with running jobs; null: more than MongoDB merges in order of the ids. */
+/**
+ * The endpoints with running jobs; null: there are more than MongoDB merges in order of the ids.
+ */
 async function namesToMerge(context: MongoContext, deadline: Deadline): Promise<string[] | null> {
   const names = await endpointsWith(context, 'running', deadline)
   return names.length > MAX_MERGED ? null : names

@@ -4,9 +4,9 @@ import { type MongoContext, run, startDeadline } from './connection.ts'
 import { type EndpointDocument, validSecrets } from './endpoint-document.ts'
 import { type ScheduleDocument, schedulesIn } from './schedules.ts'
 
-/** Read together, with what is encrypted of each. */
+/** Limit of endpoints read together, with all encrypted values of each. */
 const ENDPOINTS_AT_ONCE = 500
-/** Read and encrypted together. */
+/** Limit of schedules read and encrypted together. */
 const SCHEDULES_AT_ONCE = 200
 
 type Sealed = Pick<ScheduleDocument, '_id' | 'settings'>
@@ -63,7 +63,7 @@ async function reencryptEndpoint(
   if (settings.reencrypts === false || sealed.every(box.isCurrent)) return
   const [newHeaders = headers, ...newSecrets] = plain.map((text) => box.seal(text, _id))
   const reencrypted = secrets.map(({ until }, i) => ({ sealed: newSecrets[i] ?? '', until }))
-  // Nobody changed the endpoint: its version stays.
+  // No client changed the endpoint, so its version stays.
   await run(startDeadline(), (limit) =>
     endpoints.updateOne(
       { _id, version, headers },

@@ -149,7 +149,7 @@ async function readBack(context: MongoContext, leases: Lease[], deadline: Deadli
   return new Map(found.map((document) => [document._id, document]))
 }
 
-/** null: the job changed since it was read. */
+/** Returns null if the job changed since it was read. */
 async function writeHeartbeat(
   context: MongoContext,
   lease: Lease,

@@ -34,7 +34,7 @@ export class Notifier {
   #isNotifying = false
   #closed = false
   #wake: (() => void) | null = null
-  /** Monotonic: the last response to the stream. */
+  /** By the monotonic clock: the last response to the stream. */
   #respondedAtMs = Number.NEGATIVE_INFINITY
 
   /** @param match the changes to be notified of */
@@ -50,7 +50,7 @@ export class Notifier {
 
   /** The stream is opened for the first listener: a process that only enqueues needs none. */
   onWork(listener: () => void): () => void {
-    // A new function each time, so that a listener that is given twice is called twice.
+    // A new function is added each time, so that a listener that is given twice is called twice.
     const entry = () => listener()
     this.#listeners.add(entry)
     if (this.#watched !== null && !this.#watching && !this.#closed) {

@@ -37,7 +37,7 @@ import { isDuplicateKey, type MongoContext, nowOf, run, startDeadline } from './
 import { ORIGIN_PREFIX, randomId } from './job-document.ts'
 import { Notifier } from './notifier.ts'
 
-/** Bytes of one take; a single document may be larger. */
+/** Limit of the bytes of one take; a single document may be larger. */
 const MAX_TAKEN_BYTES = 16 * 1_048_576
 /** MongoDB's limit of 16 MiB, less the fields that hold or refuse a document. */
 const MAX_DOCUMENT_BYTES = 16 * 1_048_576 - 4_096
@@ -69,7 +69,7 @@ interface OpenedOutbox {
   rejected: OutboxCollection
 }
 
-/** In fact of any BSON type: it is only compared, and written back unchanged. */
+/** In fact the id can have any BSON type: it is only compared, and written back unchanged. */
 export type DocumentId = string | ObjectId
 /** A document with any content. */
 type OutboxDocument = Document & { _id: DocumentId }
@@ -90,7 +90,7 @@ export const AS_STORED = {
 /** Fields of Posthorn, also in a document that is inserted again. They are no part of the job. */
 const OUR_FIELDS = new Set(['_id', 'posthornMove', 'posthornError'])
 
-/** Documents that are checked, from the beginning. */
+/** How many documents are checked, from the beginning. */
 const MAX_LOOKED_AT = 100
 
 /** Stored once an outbox contained only jobs, or nothing, when it was first used. */
@@ -144,7 +144,7 @@ export async function acceptOutbox(
 }
 
 export function outboxCollection(db: Db, { database, collection }: OutboxName): OutboxCollection {
-  // The same client, with the same connections and majority writes.
+  // This is the same client, with the same connections and majority writes.
   return db.client.db(database).collection<OutboxDocument>(collection)
 }
 
@@ -331,7 +331,7 @@ async function otherDocuments(
     const own = await contentOf(waiting, id)
     if (own === undefined || contentIsIn(own, await contentOf(rejected, id))) continue
     const sha256 = hashOf(own)
-    // In fact of any BSON type.
+    // In fact the id can have any BSON type.
     others.set(document, { id, sha256 } as unknown as DocumentId)
   }
   return others

@@ -41,7 +41,7 @@ interface PlanCounts {
   documentsExamined: number
 }
 
-/** Keys that a scan may examine for each of its results. */
+/** Limit of keys that a scan may examine for each of its results. */
 const MAX_KEYS_PER_RESULT = 2
 
 /** An interval without an end, which a scan walks up or down. */
@@ -169,7 +169,7 @@ function scanOf({ stage, indexName, indexBounds }: Document): IndexScan[] {
   return [{ index: indexName, bounds: Object.fromEntries(bounds) }]
 }
 
-/** All stages of a plan, from its result down. */
+/** All stages of a plan, beginning with the one that returns its result. */
 function stagesOf(plan: unknown): Document[] {
   return partsOf(plan).filter(({ stage }) => typeof stage === 'string')
 }
@@ -324,7 +324,10 @@ export function explainableParts(command: Document): Document[] {
   return pipelinesOf(aggregate, pipeline).map((one) => ({ ...clean, ...one }))
 }
 
-/** Each with the collection that it reads, which may be another one than that of the command. */
+/**
+ * The pipelines, each with the collection that it reads, which may be another one than that of the
+ * command.
+ */
 function pipelinesOf(
   aggregate: string,
   pipeline: Document[],

@@ -39,7 +39,7 @@ interface KeyDocument {
   _id: string
   name: string
   scope: KeyScope
-  /** Base64 of the SHA-256. */
+  /** The SHA-256 of the key, in base64. */
   hash: string
   createdAt: Date
 }
@@ -55,7 +55,7 @@ interface WorkerDocument {
 }
 
 interface MinuteStatsDocument {
-  /** Minute and endpoint, so that all workers add to the same document. */
+  /** The minute and the endpoint, so that all workers add to the same document. */
   _id: string
   minute: Date
   endpoint: string
@@ -78,7 +78,7 @@ interface UpkeepDocument {
 
 /** If two workers create a document at once, the second one finds it in the next round. */
 const MAX_ROUNDS = 3
-/** Named by their upper bound in ms, for people who look into the database. */
+/** The buckets are named by their upper bound in ms, for people who look into the database. */
 const BUCKETS = [...DURATION_BOUNDS_MS.map(String), 'above']
 
 type ApiModeDocument = { _id: 'api_mode' } & ApiMode
@@ -270,7 +270,10 @@ function upkeepIn({ db, names }: MongoContext): Collection<UpkeepDocument> {
   return db.collection(names.meta)
 }
 
-/** Returns those whose document another process just created, or that have this report already. */
+/**
+ * Returns the additions whose document another process just created, or that have this report
+ * already.
+ */
 async function add(
   context: MongoContext,
   stats: MinuteStats[],

@@ -32,7 +32,7 @@ export interface ScheduleDocument {
   _id: string
   endpoint: string
   paused: boolean
-  /** Encrypted. */
+  /** The encrypted settings. */
   settings: string
   payload: Uint8Array
   nextRunAt: Date | null
@@ -196,7 +196,7 @@ async function endpointAccepts(
   return found !== null
 }
 
-/** null: another process created it meanwhile. */
+/** Returns null if another process created it meanwhile. */
 async function insertSchedule(
   context: MongoContext,
   change: ScheduleChange,
@@ -220,7 +220,7 @@ async function insertSchedule(
   }
 }
 
-/** null: it has another version by now. The outcome of the last tick stays. */
+/** Returns null if it has another version by now. The outcome of the last tick stays. */
 async function replaceSchedule(
   context: MongoContext,
   change: ScheduleChange,

@@ -284,7 +284,7 @@ export async function openDatabase(
       if ((await readRecord(connection, 'majority')) === null)
         throw missingStore(placeOf(connection))
     } else {
-      // First: an index on a collection of an application could delete its documents.
+      // This comes first: an index on a collection of an application could delete its documents.
       await markUnlessUsed(connection, definitions)
     }
     await takeSteps(url, connection, upgrades, definitions)
@@ -315,7 +315,7 @@ export async function migrateDatabase(url: string, definitions = DEFINITIONS): P
     await withPatience(url, async (db) => {
       await createMissing(db, differences)
       for (const difference of ofKind('ttl')) await changeTtl(db, difference)
-      // Last: by now each has its successor.
+      // This comes last: by now each retired index has its successor.
       for (const { collection, name } of ofKind('retired')) {
         await db.collection(collection).dropIndex(name)
       }

@@ -7,7 +7,7 @@ import { type MongoContext, nowOf, run, startDeadline } from './connection.ts'
 import { notStored } from './deleted-endpoints.ts'
 import { QUEUED_STATES } from './job-document.ts'
 
-/** Names in one command, with six pipelines each. */
+/** Limit of names in one command, with six pipelines each. */
 const NAMES_PER_COMMAND = 10
 /**
  * Documents that are read for the oldest due job, by runAt. The first is not always the oldest: a
@@ -69,7 +69,7 @@ function readStats(context: MongoContext, names: string[]): Promise<Found[]> {
 function pipelinesOf(endpoint: string, now: Date): Document[][] {
   const due = { endpoint, state: 'queued', priority: { $in: PRIORITIES }, runAt: { $lte: now } }
   return [
-    // State by state, because each has its own index.
+    // The states are counted one by one, because each has its own index.
     ...QUEUED_STATES.map((state) => countOf(endpoint, 'queued', { endpoint, state })),
     countOf(endpoint, 'running', { endpoint, state: 'running' }),
     countOf(endpoint, 'dead', { endpoint, state: 'dead' }),

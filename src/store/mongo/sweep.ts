@@ -117,7 +117,7 @@ export async function sweep(
 ): Promise<SweepCounts> {
   const { limit } = options
   const found = await look(context, memory)
-  // First, so that jobs that this sweep ends can be read until the next one.
+  // The purge comes first, so that jobs that this sweep ends can be read until the next one.
   const purged = found.has('purgeable') ? await purge(context, limit) : 0
   await deleteOrphans(context, memory.orphans)
   // This comes before the sweep ends jobs itself, so that it counts only the effects that others
@@ -402,7 +402,7 @@ async function endExpiredJobs(
   return ended.map(({ _id }) => _id)
 }
 
-/** Class by class. If one fills the limit, the next sweep follows at once. */
+/** Purges class by class. If one class fills the limit, the next sweep follows at once. */
 async function purge(context: MongoContext, limit: number): Promise<number> {
   let purged = 0
   for (const guard of purgeGuards(context, nowOf(context))) {
@@ -443,7 +443,7 @@ async function goneAmong(
   return purged.filter(({ _id }) => !leftIds.has(_id))
 }
 
-/** One for each class and state, because the index begins with the state. */
+/** There is one guard for each class and state, because the index begins with the state. */
 function purgeGuards({ settings }: MongoContext, now: Date): Filter<JobDocument>[] {
   return purgeClasses(settings, now.getTime()).flatMap((one) =>
     FINAL_STATES.filter((state) => (state === 'dead') === one.isDead).map((state) =>

@@ -30,8 +30,8 @@ import { APPLICATION_ID } from './schema.ts'
 
 const OWNER_ONLY = 0o600
 /**
- * All pages in one step: it reads one snapshot, and in WAL mode no writer waits for that. Several
- * steps would start again after each write of another process, and might never end.
+ * All pages are copied in one step: it reads one snapshot, and in WAL mode no writer waits for
+ * that. Several steps would start again after each write of another process, and might never end.
  */
 const ALL_PAGES = 2 ** 31 - 1
 /** The errors of link(2) on a file system without hard links. */
@@ -97,7 +97,10 @@ function keyOf(
   return keyFile === null ? { kind: 'missing' } : { kind: 'file', path }
 }
 
-/** Beside the given path or, if that is a symbolic link, beside the file that it points to. */
+/**
+ * The key file is beside the given path or, if that is a symbolic link, beside the file that it
+ * points to.
+ */
 function findKeyFile(path: string): string | null {
   const found = [path, realpathSync(path)].map((one) => `${one}.key`)
   return found.find((file) => existsSync(file)) ?? null
@@ -117,7 +120,7 @@ function refuseExisting(target: string, keyFile: string | null): void {
   }
   const copiedKey = `${target}.key`
   if (!isThere(copiedKey)) return
-  // A killed run may have left it. The same key does no harm.
+  // A run that was killed may have left the file. The same key does no harm.
   const isSame = keyFile !== null && readIfFile(copiedKey)?.equals(readFileSync(keyFile)) === true
   if (isSame) return
   throw new StoreUnusable(
@@ -280,7 +283,7 @@ function flush(path: string): void {
   }
 }
 
-/** In one transaction: 5 ms, and sometimes a checkpoint, as after any write. */
+/** These pages take one transaction: 5 ms, and sometimes a checkpoint, as after any write. */
 const PAGES_AT_ONCE = 500
 /** The next jobs need the space again: returning it first would cost twice. */
 const MIN_PAGES_KEPT = 1_000
@@ -299,13 +302,13 @@ interface PageCounts {
   pages: number
 }
 
-/** One transaction of bounded length, and only if many pages are free. */
+/** Takes one transaction of bounded length, and only if many pages are free. */
 export async function returnFreePages({ connection }: Database): Promise<void> {
   const { free, pages } = await connection.read(
     () => connection.statement(FREE_PAGES).get() as unknown as PageCounts,
   )
   if (free <= Math.max(MIN_PAGES_KEPT, pages * SHARE_KEPT)) return
-  // Stepped to its end: each step returns one page.
+  // The statement is stepped to its end, because each step returns one page.
   await connection.write('normal', () => void connection.statement(RETURN_PAGES).all())
 }
 

@@ -57,7 +57,10 @@ export type BlockedCheck =
   | { kind: 'fails'; failed: string; unmet: string[] }
   | { kind: 'ready' }
 
-/** In the transaction that read their states: they finish later, and their finish sees the mark. */
+/**
+ * Marks the dependencies in the transaction that read their states. They finish later, and their
+ * finish sees the mark.
+ */
 export function waitForFinishOf({ connection }: Database, ids: string[], dependent: string): void {
   for (const id of ids) {
     connection.statement(ADD_DEPENDENCY).run({ id, dependent })

@@ -111,7 +111,7 @@ export async function retry(
   if (ids.length === 0) return []
   const results = await database.connection.write('full', () => {
     const perJob = ids.map((id) => retryOne(database, id, options))
-    // A dependent that died with it may have dependents, too.
+    // A dependent that died with the job may have dependents, too.
     runFinishEffects(database)
     return perJob
   })
@@ -122,7 +122,7 @@ export async function retry(
 function retryOne(database: Database, id: string, options: RetryOptions): RetryResult {
   const row = find(database, id)
   if (row === null) return { kind: 'not_found' }
-  // All its finish effects run before it is queued again: a retry revives no dependent.
+  // All finish effects of the job run before it is queued again: a retry revives no dependent.
   if (row.effects_pending === 1 && !runFinishEffectsOf(database, row.seq)) {
     return { kind: 'refused', state: row.state }
   }

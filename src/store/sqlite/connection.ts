@@ -114,10 +114,7 @@ export function inOrder<Values extends SQLInputValue[]>(
 const BOOT_ID_FILE = '/proc/sys/kernel/random/boot_id'
 /** 48 bits: an integer that a double represents exactly, and short in an index. */
 const BOOT_ID_HEX_DIGITS = 12
-/**
- * The boot on a system without boot ids. `lease_expired` in guards.ts has the rule that replaces
- * them.
- */
+/** 48 bits are an integer that a double represents exactly, and that is short in an index. */
 export const UNKNOWN_BOOT = 0
 
 /**
@@ -191,7 +188,7 @@ export async function openFile(path: string, mayCreate: boolean): Promise<Databa
   }
 }
 
-/** All steps, for `posthorn migrate`. */
+/** Takes all steps, for `posthorn migrate`. */
 export async function migrateFile(path: string): Promise<Migrated> {
   if (isMissing(path)) throw missingStore(`at ${path}`)
   refuseUnreadable(path)
@@ -273,8 +270,8 @@ async function waitForFile(path: string): Promise<void> {
 }
 
 /**
- * Creates it under a temporary name and links it to its own: a store with its name always has its
- * tables. Of several processes one wins, and the others open its file.
+ * Creates the file under a temporary name and links it to its own name: a store with its name
+ * always has its tables. Of several processes one wins, and the others open its file.
  */
 function createFile(path: string): void {
   const left = SIDE_FILES.map((end) => path + end).find((file) => existsSync(file))

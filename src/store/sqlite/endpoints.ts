@@ -363,7 +363,7 @@ function countOne(database: Database, name: string): EndpointCounts {
   }
 }
 
-/** Each at most MAX_COUNT + 1. */
+/** Returns counts of at most MAX_COUNT + 1 each. */
 export function countRow({ connection }: Database, name: string) {
   return connection.statement(COUNT_JOBS).get({ name }) as Record<
     'claimable' | 'blocked' | 'running',

@@ -52,7 +52,7 @@ function enqueueOne(database: Database, job: NewJob, endpoints: Endpoints): Enqu
   const endpoint = accepting(database, job.endpoint, endpoints)
   if (endpoint === null) return { kind: 'unknown_endpoint' }
   if (isDisabledFor(job, endpoint)) return { kind: 'endpoint_disabled' }
-  // First: a repeat returns the job that it created, whatever has changed since.
+  // This comes first: a repeat returns the job that it created, whatever has changed since.
   const isReadFirst = job.dedupe !== null || namesOthers(job)
   const known = isReadFirst ? findKnown(database, job) : findByAddedKey(database, job)
   if (known !== null) return known

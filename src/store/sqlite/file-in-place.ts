@@ -107,7 +107,7 @@ function watchFiles(path: string) {
   const log = openLog(`${path}-wal`)
   const known = new Map(['', '-wal', '-shm'].map((end) => [path + end, fileId(path + end)]))
   const contents = new Map<string, Buffer>()
-  /** Stays: what was cut off is lost. */
+  /** The damage is kept, because what was cut off is lost. */
   let damage: string | null = null
 
   function lossOf(file: string): string | null {

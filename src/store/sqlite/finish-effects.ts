@@ -88,7 +88,8 @@ function runEffects(
   steps: number,
   counts: FinishEffects,
 ): number {
-  // First: it reports how this finish ended, and the job may be queued again afterwards.
+  // The notice comes first: it reports how this finish ended, and the job may be queued again
+  // afterwards.
   enqueueNotice(database, row)
   let left = steps - 1
   if (row.has_dependents === 1) left = resolveDependents(database, row, left, counts)

@@ -115,8 +115,8 @@ function readIfThere(path: string): string | null {
 }
 
 /**
- * Writes it under a temporary name, flushes it, and links it to its own: a file with its name is
- * complete. Of several processes one wins, and the others read its file.
+ * Writes the file under a temporary name, flushes it, and links it to its own name: a file with its
+ * name is complete. Of several processes one wins, and the others read its file.
  */
 function makeKeyFile(path: string): Buffer {
   const draft = `${path}.${randomBytes(6).toString('hex')}`

@@ -2,7 +2,10 @@
 // key. Then the older key can be removed from ENCRYPTION_KEY.
 import type { Database } from './connection.ts'
 
-/** Read and encrypted together: no other writer waits longer than for a batch of jobs. */
+/**
+ * Limit of schedules read and encrypted together: no other writer waits longer than for a batch of
+ * jobs.
+ */
 const SCHEDULES_AT_ONCE = 500
 
 export const ENCRYPTED_ENDPOINTS = 'select name, headers, secrets from endpoints'

@@ -5,7 +5,7 @@
 
 import { type FSWatcher, watch } from 'node:fs'
 
-/** In case a report of the system is lost, which may happen. */
+/** The interval of polls in case a report of the system is lost, which may happen. */
 const POLL_EVERY_MS = 250
 /** If the system cannot watch the log. A poll costs some microseconds; waking up costs more. */
 const POLL_UNWATCHED_EVERY_MS = 25
@@ -64,7 +64,7 @@ export function createNotifier(peekVersion: () => number | null, path: string): 
 
   return {
     onWork(listener) {
-      // Wrapped, so that the same function given twice is two listeners.
+      // The listener is wrapped, so that the same function given twice is two listeners.
       const own = () => listener()
       listeners.add(own)
       if (timer === null) start()

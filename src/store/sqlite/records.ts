@@ -110,7 +110,7 @@ export async function removeWorker({ connection }: Database, id: string): Promis
   await connection.write('normal', () => connection.statement(REMOVE_WORKER).run({ id }))
 }
 
-/** If there are too many, those seen last: live workers come before stopped ones. */
+/** If there are too many, returns those seen last: live workers come before stopped ones. */
 export function listWorkers({ connection, clock }: Database): Promise<WorkerRecord[]> {
   return connection.read(() => {
     const since = clock.now() - WORKER_KEPT_MS
@@ -159,7 +159,8 @@ interface MinuteStatsRow {
 }
 
 /**
- * In one transaction. If it throws, nothing was committed, so a repeated report needs no check.
+ * Adds all statistics in one transaction. If it throws, nothing was committed, so a repeated report
+ * needs no check.
  */
 export async function addMinuteStats(database: Database, stats: MinuteStats[]): Promise<void> {
   refuseTooMany(stats)
@@ -202,7 +203,7 @@ export function minuteStatsSince(
   })
 }
 
-/** One seek for each minute that is kept: it reads nothing of other endpoints. */
+/** Makes one seek for each minute that is kept, so that it reads nothing of other endpoints. */
 function minuteStatsOfOne(
   { connection, clock }: Database,
   instant: number,

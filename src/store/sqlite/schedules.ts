@@ -127,7 +127,9 @@ export function dueSchedules(database: Database, limit: number): Promise<Schedul
   })
 }
 
-/** Power loss may undo it. Then the tick is repeated, and its job is known by its origin. */
+/**
+ * Power loss may undo the advance. Then the tick is repeated, and its job is found by its origin.
+ */
 export async function advanceSchedules(
   { connection }: Database,
   moves: ScheduleMove[],

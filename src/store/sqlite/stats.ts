@@ -22,7 +22,7 @@ select count(*) as count, min(since) as oldest from (
   order by run_at limit +$limit)`
 
 export const ENDPOINT_EXISTS = 'select 1 from endpoints where name = $name'
-/** Names that one turn of the event loop reads. */
+/** Limit of names that one turn of the event loop reads. */
 const NAMES_PER_TURN = 500
 
 export async function deletedEndpoints({ connection }: Database): Promise<string[]> {
@@ -36,7 +36,7 @@ export async function deletedEndpoints({ connection }: Database): Promise<string
   return deleted.slice(0, MAX_DELETED_NAMES)
 }
 
-/** One seek for each name. Returns the last name; null: there is no further one. */
+/** Makes one seek for each name. Returns the last name; null: there is no further one. */
 function lookForDeleted(
   { statement }: Database['connection'],
   after: string,
@@ -60,7 +60,8 @@ export async function statsOf(database: Database, names: string[]): Promise<Endp
   const stats: EndpointStats[] = []
   for (const name of names) {
     stats.push(await database.connection.read(() => statsOfOne(database, name)))
-    // Each may read 50,000 index entries, some milliseconds: other work runs in between.
+    // Each name may read 50,000 index entries, which takes some milliseconds. Other work runs in
+    // between.
     await nextTurn()
   }
   return stats

@@ -60,7 +60,7 @@ import { endOverdue, overdue, sweep } from './sweep.ts'
 /** Opens the file at `path`, and creates it if it is missing. Throws StoreUnusable. */
 export async function openSqliteStore(path: string, settings: StoreSettings): Promise<Store> {
   if (path === '') throw new StoreUnusable('STORE_URL names no file: sqlite:PATH is expected')
-  // Resolved, so that SQLite takes no path for one of its special names.
+  // The path is resolved, so that SQLite takes no path for one of its special names.
   const file = resolve(path)
   const db = await openFile(file, settings.mayCreate ?? true)
   const inPlace = watchFileInPlace(file, settings)

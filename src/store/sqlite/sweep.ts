@@ -34,7 +34,8 @@ import { repeatResult } from './settle.ts'
 export async function sweep(database: Database, options: SweepOptions): Promise<SweepCounts> {
   const { limit } = options
   if (!options.reclaim) await proveWritable(database)
-  // First: a job that this sweep ends can be read until the next one, even with a short retention.
+  // The purge comes first: a job that this sweep ends can be read until the next one, even with a
+  // short retention.
   const purged = await purge(database, limit)
   // The effects that another process left pending, run before those of the jobs that this sweep
   // ends.
@@ -79,7 +80,7 @@ where (state = 'dead') = $isDead and has_key is $hasKey and finished_at <= $fini
 order by finished_at limit +$limit`
 export const PURGE = `delete from jobs where seq = $seq and ${guardOf('purge')}`
 
-/** Class by class. If a class fills the limit, the next sweep follows at once. */
+/** Purges class by class. If a class fills the limit, the next sweep follows at once. */
 async function purge({ connection, clock, settings }: Database, limit: number): Promise<number> {
   const found = await connection.read(() => {
     let left = limit
@@ -98,7 +99,7 @@ async function purge({ connection, clock, settings }: Database, limit: number): 
 
 export const ARE_EFFECTS_PENDING = 'select 1 from jobs where effects_pending = 1 limit 1'
 
-/** In transactions of bounded length, until none is pending or `limit` jobs were read. */
+/** Runs them in transactions of bounded length, until none is pending or `limit` jobs were read. */
 async function runPendingEffects(database: Database, limit: number): Promise<FinishEffects> {
   const { connection } = database
   const total = { ...NO_EFFECTS }
@@ -123,7 +124,10 @@ select ${BLOCKED_COLUMNS} from jobs where recheck = 1 order by seq limit +$limit
 export const BLOCKED_NEXT = `
 select ${BLOCKED_COLUMNS} from jobs where blocked = 1 and endpoint = $endpoint and seq > $seq
 order by seq limit +$limit`
-/** In the endpoints after it. Two queries: a comparison of pairs would seek by endpoint alone. */
+/**
+ * The blocked jobs in the endpoints after that one. There are two queries: a comparison of pairs
+ * would seek by endpoint alone.
+ */
 export const BLOCKED_BEYOND = `
 select ${BLOCKED_COLUMNS} from jobs where blocked = 1 and endpoint > $endpoint
 order by endpoint, seq limit +$limit`
@@ -148,7 +152,7 @@ async function recheckBlocked(database: Database, limit: number): Promise<Finish
   })
 }
 
-/** The marked ones, and those of the next unmarked ones that no longer have to wait. */
+/** The marked jobs, and those of the next unmarked ones that no longer have to wait. */
 function findMovable(database: Database, limit: number): number[] {
   const { connection, nextSweep } = database
   const marked = connection.statement(MARKED).all({ limit }) as unknown as BlockedJob[]
@@ -176,7 +180,7 @@ export const EXPIRED_LEASES = `
 select ${LEASE_COLUMNS} from jobs
 where state = 'running' and lease_boot = $boot and lease_mono <= $monotonic
 order by lease_mono limit +$limit`
-/** Only if the system has no boot id: reads all leases. */
+/** Used only if the system has no boot id: reads all leases. */
 export const LEASES_BEFORE_RESTART = `
 select ${LEASE_COLUMNS} from jobs
 where state = 'running' and lease_boot = $boot and lease_mono > $monotonic

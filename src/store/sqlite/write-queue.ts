@@ -76,7 +76,7 @@ export function createWriteQueue(path: string, transaction: Transaction): WriteQ
     } catch (error) {
       if (isBusy(error)) return false
       if (writes.length === 1) writes[0]?.reject(asStoreError(path, error))
-      // The failed one has undone the others: each is retried in a transaction of its own.
+      // The failed write has undone the others: each is retried in a transaction of its own.
       for (const write of writes) write.isAlone = true
       return writes.length === 1
     }

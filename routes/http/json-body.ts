@@ -96,7 +96,8 @@ function readWhole(
       resolve(Buffer.concat(chunks, length))
     }
     function onClose(): void {
-      // Checked before the error is created, which would cost more than everything else here.
+      // This check comes before the error is created, which would cost more than everything else
+      // here.
       if (isOver) return
       fail(new AppError('invalid_request', 'the body is incomplete'))
     }

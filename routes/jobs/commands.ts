@@ -229,7 +229,7 @@ function registerCopy(app: FastifyInstance, { store, batcher, metrics }: JobRout
   )
 }
 
-/** Decides as a retry by id does which dependencies a copy waits for. */
+/** Decides which dependencies a copy waits for, as for a retry by id. */
 async function dependenciesOfCopy(
   store: Store,
   job: Job,

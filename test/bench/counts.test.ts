@@ -1,5 +1,5 @@
-// What a job may cost at saturation, counted on real processes; never a time. What single verbs of
-// a store may cost is counted in test/store/.
+// The limits of the cost of a job at saturation, counted on real processes, and never timed. The
+// tests in test/store/ count the cost of single calls of a store.
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -12,9 +12,9 @@ import { type Sink, startSink } from '../../bench/sink-child.ts'
 const JOBS = 2_000
 /** Counts are the same however long a busy machine takes. */
 const DEADLINE_MS = 60_000
-/** What the benchmark promises (docs/benchmarks.md, row h), by cold processes too. */
+/** The promise of docs/benchmarks.md, row h, which cold processes keep, too. */
 const MOST_COMMANDS_PER_JOB = 0.2
-/** A claim brings ten jobs and more while many wait, though slots free up one by one. */
+/** While many jobs wait, a claim returns ten or more, even though slots become free one by one. */
 const MOST_CLAIMS_PER_JOB = 0.1
 
 let folder: string

@@ -69,7 +69,8 @@ describe.skipIf(CHROMIUM === null)('the overview', () => {
     expect(texts).toEqual(['≤ 10 ms', '2.5 s – 5 s', '> 5 s', '–'])
   })
 
-  // With sixty endpoints. test/routes/stats-of-many.test.ts tests that one request returns all.
+  // The test has sixty endpoints. test/routes/stats-of-many.test.ts tests that one request returns
+  // all.
   it.runIf(RUN_LONG)(
     'asks once for all endpoints, and shows all at once: nothing comes late and moves the rest',
     async () => {

@@ -171,7 +171,8 @@ describe('an import', () => {
       expect(rows.length).toBeGreaterThan(1)
 
       frozen.signal('SIGCONT')
-      // The database refuses it, or Posthorn does, if it was frozen while it waited for a response.
+      // The database refuses the write, or Posthorn does, if the process was frozen while it waited
+      // for a response.
       const refused = /attempt 1: .*(a newer attempt|lease_lost)/
       await until(() => refused.test(frozen.printed()), 40_000)
       expect(rowsByFence(db, id)).toEqual(rows)

@@ -63,7 +63,7 @@ const verdicts = ({ checks }: StoreReport) =>
 const scratch = async () =>
   (await db.listCollections({ name: /^posthorn_doctor_/ }).toArray()).map(({ name }) => name)
 
-/** Of a doctor that goes no further: it cannot write. */
+/** The index check of a doctor that cannot write, and so goes no further. */
 async function indexCheck(): Promise<Check | undefined> {
   const proxy = await through({ insert: () => REFUSAL })
   return check(await examineStore(proxy.url(db.databaseName), NEVER), 'indexes')

@@ -15,7 +15,8 @@ const LONG_REPEATS = 8
  */
 const OUTAGE_MS = 5_300
 /**
- * A worker renews it after a third, so a lease from before the outage lasts longer than the outage.
+ * A worker renews its leases after a third of this time, so a lease from before the outage lasts
+ * longer than it.
  */
 const LEASE_MS = 10_000
 

@@ -15,6 +15,11 @@ const LIBRARIES = ['x86_64', 'aarch64'].map(
 const STEPS = ['+2h', '-2h', '+24h', '-24h', '+0'] as const
 const STEP_HOURS = [2, 24] as const
 const STEP_EVERY_MS = [300, 900] as const
+/**
+ * Seconds. A lease by this clock would end before it began, but not so long ago that the sweep,
+ * which searches for leases that ended lately, would not find it for some time.
+ */
+const LATE = '-5'
 const SHORT_STEPS = 6
 const SHORT_JOBS = { sqlite: 600, mongo: 300 }
 const LONG_STEPS = 120
@@ -95,7 +100,10 @@ async function playWith(fixture: Fixture, form: Form, library: string, folder: s
     ahead.set('+24h')
     const behind = clock('behind')
     behind.set('-24h')
-    for (const { env } of [ahead, behind, stepping]) workers.push(await fixture.startWorker(env))
+    const late = clock('late')
+    late.set(LATE)
+    for (const { env } of [ahead, behind, late, stepping])
+      workers.push(await fixture.startWorker(env))
   } else {
     // One machine has one clock, so all processes are restarted with it.
     await fixture.terminate(fixture.api())

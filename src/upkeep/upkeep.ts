@@ -4,7 +4,7 @@
 // can do the upkeep.
 //
 // The lease saves work and protects nothing: every write of the upkeep is guarded, so two processes
-// may do it at the same time while the lease changes hands (docs/decisions/0024).
+// may do it at the same time while the lease changes hands (docs/decisions/0030).
 import { randomUUID } from 'node:crypto'
 import type { Logger } from 'pino'
 import type { Config } from '../config.ts'

@@ -71,6 +71,11 @@ type FoundEndpoint = Pick<EndpointDocument, '_id' | 'disabledReason' | 'onFinish
 
 /** Reserved for reading back the outcome of an insert without a response. */
 const READ_BACK_MS = 500
+/**
+ * Rounds without progress until a job is inserted without its key. In the first one the holder of
+ * the key loses it, and mongod accepts the insert of the second one.
+ */
+const KEYLESS_FROM_ROUND = 2
 /** Longer than any verb takes: until then no sweeper looks at a job that is not complete yet. */
 const KEYLESS_MS = 10_000
 
@@ -198,7 +203,7 @@ async function tryToInsert(
   deadline: Deadline,
 ): Promise<Set<Item>> {
   const isKeyless = ({ document }: Item) =>
-    roundsWithoutProgress > 0 && document.dedupeHolder !== undefined
+    roundsWithoutProgress >= KEYLESS_FROM_ROUND && document.dedupeHolder !== undefined
   const keyless = items.filter(isKeyless)
   const others = items.filter((item) => !isKeyless(item))
   const taken = others.length === 0 ? new Set<Item>() : await insert(context, others, deadline)

@@ -97,7 +97,8 @@ it(
       }),
     )
     expect(caseCount).toBeGreaterThan(0)
-    if (!ELECTION_VERB) expect(listedCommands().filter((key) => !met.has(key))).toEqual([])
+    const missed = listedCommands().filter((key) => !met.has(key) && !isWithinAnother(key))
+    if (!ELECTION_VERB) expect(missed).toEqual([])
     expect(problems.join('\n\n')).toBe('')
   },
   DEADLINE_MS,
@@ -114,6 +115,11 @@ async function patiently<T>(work: () => Promise<T>): Promise<T> {
       if (tries === MAX_TRIES || !(error instanceof StoreUnavailable)) throw error
     }
   }
+}
+
+/** The look of most sweeps: that of the others has one search more, for blocked jobs. */
+function isWithinAnother(key: string): boolean {
+  return key.startsWith('sweep\naggregate') && !key.includes('$literal: blocked}')
 }
 
 /** Each method and command in mongo-commands.txt. */

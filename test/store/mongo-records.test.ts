@@ -92,7 +92,7 @@ test('statistics count no further than is told, a few names to a command', async
   const names = Array.from({ length: 100 }, (_, i) => (i === 50 ? name : `nobody-${i}`))
   // Four commands find which endpoints have jobs, and one counts the jobs of these.
   expect(await sentBy(() => store.statsOf(names))).toHaveLength(5)
-  const commands = await sentBy(() => store.statsOf(names.slice(45, 57)))
+  const commands = await sentBy(() => store.statsOf(names.slice(45, 55)))
   expect(commands).toHaveLength(1)
   const stages = commands.flatMap(({ pipeline }): Document[] => pipeline).flatMap(stagesOf)
   const limits = stages.flatMap(({ $limit }) => ($limit === undefined ? [] : [$limit]))

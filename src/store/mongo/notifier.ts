@@ -88,11 +88,16 @@ export class Notifier {
           maxAwaitTimeMS: AWAIT_MS,
         })
         for (let isNew = true; !this.#closed; isNew = false) {
+          const askedAtMs = performance.now()
           const change = await this.#stream.tryNext()
           this.#respondedAtMs = performance.now()
-          waitMs = FIRST_RESTART_MS
           // Changes before the stream was open were missed.
           if (isNew || change !== null) this.notify()
+          // The server ended the stream, because the collection was dropped: the driver then
+          // responds at once, and for ever.
+          const isEnded = change === null && this.#respondedAtMs - askedAtMs < AWAIT_MS / 2
+          if (isEnded && !isNew) break
+          waitMs = FIRST_RESTART_MS
         }
       } catch (error) {
         if ((error as { code?: unknown }).code === NOT_SUPPORTED) return

@@ -42,8 +42,8 @@ export interface Terms {
 }
 
 /**
- * Order ABBA: it changes with each pair, so that a machine that becomes slower favours neither
- * side.
+ * The order is ABBA: it changes with each pair, so that a machine that becomes slower favours
+ * neither side.
  */
 export async function compare(
   { pairs, say }: Bench,

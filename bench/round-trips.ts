@@ -169,7 +169,7 @@ async function postClosed(posts: Posts, maxOutstanding: number, endsAtMs: number
   await Promise.all(Array.from({ length: POSTING_CONNECTIONS }, postUntilEnd))
 }
 
-/** Independent of whether the API keeps up: waiting for a connection counts as lag. */
+/** Posts at a rate, whether or not the API keeps up: waiting for a connection counts as lag. */
 async function postAtRate(posts: Posts, perSecond: number, endsAtMs: number): Promise<void> {
   const meanGapMs = 1_000 / perSecond
   let dueAtMs = performance.now()

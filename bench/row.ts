@@ -40,7 +40,7 @@ export interface Result {
   row: string
   what: string
   against: string
-  /** Durability of our side, then of theirs: `every commit`, `every second`, `none`. */
+  /** Posthorn's value ÷ that of the peer, for each pair, or the measure in `of`. */
   durability: [string, string]
   /** Ours ÷ theirs of each pair, or what `of` says. */
   ratio: Spread

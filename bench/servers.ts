@@ -49,8 +49,8 @@ export async function startRedis(folder: string): Promise<Server> {
 }
 
 /**
- * With all defaults: each commit is flushed. Its data is outside the folder of the run, which only
- * root can enter.
+ * Starts PostgreSQL with all defaults: each commit is flushed. Its data is outside the folder of
+ * the run, which only root can enter.
  */
 export async function startPostgres(): Promise<Server> {
   const programs = postgresFolder()

@@ -34,8 +34,8 @@ export interface SettingsFile {
 export async function readSettingsFile(path: string): Promise<SettingsFile> {
   const text = utf8(path, await readInput(path))
   const lines = new LineCounter()
-  // YAML 1.2, which includes JSON: no dates, no yes and no, no duplicate names.
-  // Not `silent`, which would drop all documents but the first.
+  // YAML 1.2 includes JSON, and has no dates, no yes and no, and no duplicate names. `silent` is
+  // not used, because it would drop all documents except the first.
   const document = parseDocument(text, {
     ...({ schema: 'core', logLevel: 'error', lineCounter: lines } as const),
     prettyErrors: false,

@@ -68,7 +68,7 @@ outliveReaders(isServer(words[0]) && !words.some(isHelp))
 
 main(words).then(
   (exitCode) => {
-    // Not process.exit: the API and a worker keep running.
+    // process.exit is not used, because the API and a worker keep running.
     process.exitCode ||= exitCode
   },
   (error) => {

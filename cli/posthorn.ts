@@ -4,7 +4,7 @@
 // In Node FORCE_COLOR overrides NO_COLOR, with a warning as soon as node:util is loaded.
 if (process.env.NO_COLOR) delete process.env.FORCE_COLOR
 
-// Not awaited: bin/ loads this file with require(), which cannot wait.
+// The import is not awaited: bin/ loads this file with require(), which cannot wait.
 void import('./main.ts')
 
 export {}

@@ -68,7 +68,7 @@ function Confirm({ asked, done, close }) {
   const { verb, body, matched, more } = asked
   const word = verb === 'retry' ? 'Retry' : 'Cancel'
   async function change() {
-    // At most as many as were counted, even if more match now.
+    // The command changes at most as many jobs as were counted, even if more match now.
     const request = { filter: body, limit: matched }
     const answer = await ask('POST', `jobs/${verb}`, request, { deadlineMs: DEADLINE_MS })
     const { affected, dependencyFailed } = answer

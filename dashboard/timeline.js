@@ -67,7 +67,7 @@ export function Timeline({ job }) {
   </figure>`
 }
 
-/** Its lease has expired, and no sweep has found that yet. @param {any} job */
+/** Whether the lease has expired and no sweep has found that yet. @param {any} job */
 export function isLapsed({ lease }) {
   return lease !== null && Date.parse(lease.expiresAt) <= now()
 }

@@ -39,8 +39,8 @@ export function fairShares(endpoints: Iterable<ReadyEndpoint>, freeSlots: number
 }
 
 /**
- * At most as many endpoints as slots. An endpoint that cannot take one slot is left out: it would
- * take the place of another endpoint.
+ * The endpoints that may start an attempt, at most as many as there are slots. An endpoint that
+ * cannot take one slot is left out: it would take the place of another endpoint.
  */
 function firstThatMayStart(endpoints: Iterable<ReadyEndpoint>, freeSlots: number): ReadyEndpoint[] {
   const found: ReadyEndpoint[] = []

@@ -70,7 +70,9 @@ async function againstBacklog(
   return { result: { ...result, delivery }, commandsPerJob }
 }
 
-/** From the first arrival to the last one; CPU from the moment when the endpoint is resumed. */
+/**
+ * Measures from the first arrival to the last one, and the CPU from when the endpoint is resumed.
+ */
 export async function deliverBacklog(
   posthorn: Posthorn,
   sink: Sink,
@@ -97,7 +99,7 @@ export async function deliverBacklog(
   }
 }
 
-/** One process for all samples, so that it is as warm as the worker. */
+/** Uses one process for all samples, so that it is as warm as the worker. */
 async function bareLoop(loop: Child, sink: Sink, count: number): Promise<Sample> {
   const arrived = sink.expect(count)
   loop.process.send({ send: count })

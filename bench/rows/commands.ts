@@ -61,8 +61,8 @@ async function playOn(bench: Bench, engine: StoreEngine, sink: Sink): Promise<Re
   const what = `of a job on ${storeName}, POST to recorded end`
   const commandsOf = (who: 'api' | 'worker') =>
     shown(spread(runs.slice(1).map(({ commands }) => commands[who])).median)
-  // On MongoDB it depends on the speed of the engine, which decides how full the batches are. So it
-  // is printed without a bound.
+  // On MongoDB the CPU depends on the speed of the engine, which decides how full the batches are.
+  // So it is printed without a bound.
   const cpuBounds =
     engine === 'sqlite' ? { mustReach: 150, aim: 90 } : { mustReach: null, aim: null }
   return [

@@ -73,7 +73,7 @@ async function playOn(bench: Bench, engine: StoreEngine, sink: Sink): Promise<Re
   }
 }
 
-/** Without a circuit breaker, which would make the endpoint rest. */
+/** The endpoint has no circuit breaker, which would make it rest. */
 async function addHanging(posthorn: Posthorn, sink: Sink, jobs: number): Promise<void> {
   const settings = { url: `${sink.url}hang`, timeout: HANGING_TIMEOUT, circuitBreaker: null }
   await posthorn.register(HANGING, settings)

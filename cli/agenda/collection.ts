@@ -8,7 +8,7 @@ import type { AgendaDocument } from './plan.ts'
 const DEADLINE_MS = 5_000
 const BATCH_SIZE = 200
 
-/** Neither due nor repeating: completed, failed for good, or never scheduled. */
+/** Documents that are neither due nor repeating: completed, failed for good, or never scheduled. */
 const FINISHED: Filter<AgendaDocument> = {
   nextRunAt: null,
   lockedAt: null,

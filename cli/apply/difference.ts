@@ -1,6 +1,7 @@
-// Prints the difference that one endpoint or schedule makes: apply prints it before it writes,
-// endpoints put and set afterwards. Both sides of a line always look different: of long objects and
-// lists only the parts that differ are printed, of long texts the part around the difference.
+// Prints the difference that one endpoint or schedule makes. apply prints it before it writes,
+// endpoints put and set afterwards. Both sides of a line always look different. If a value is long,
+// only the parts of an object or list that differ are printed, or the part of a text around the
+// difference.
 import { isDeepStrictEqual } from 'node:util'
 import { isMapping } from '../document.ts'
 import { painted, printLine, visibleJson } from '../output.ts'

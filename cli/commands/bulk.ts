@@ -24,12 +24,15 @@ import { cleaned } from '../terminal-text.ts'
 
 type Verb = keyof typeof CHANGEABLE
 
-/** Pages of jobs in a request; jobs created in the same millisecond as the last one are added. */
+/**
+ * How many pages of jobs one request covers. Jobs created in the same millisecond as the last one
+ * are added.
+ */
 const PAGES_PER_REQUEST = 10
 /** The most jobs that the API counts or changes in a request. */
 const MAX_PER_REQUEST = 10_000
 
-/** Before every job: the API refuses an empty filter. */
+/** An instant before every job, because the API refuses an empty filter. */
 const EVER = '1970-01-01T00:00:00Z'
 
 /** Tries of one request, while the server responds with 503. */
@@ -177,7 +180,9 @@ function statesOf({ verb, filter }: Work): JobState[] {
   return CHANGEABLE[verb].filter((state) => filter.state?.includes(state) ?? true)
 }
 
-/** One for each request; undefined: the API changes jobs of all states that it can, in order. */
+/**
+ * The state in each request; undefined: the API changes jobs of all states that it can, in order.
+ */
 function requestedStates(work: Work): (JobState | undefined)[] {
   const states = statesOf(work)
   return states.length === CHANGEABLE[work.verb].length ? [undefined] : states

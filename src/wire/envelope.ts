@@ -179,8 +179,8 @@ interface Scan {
    * out.
    */
   mustCut: boolean
-  /**
-   * Open brackets beyond the deepest level. Brackets of an item of a batch may be: the item is
+  * Open brackets beyond the deepest level. They are possible only in an item of a batch, which is
+  * then refused.
    * refused.
    */
   beyond: number

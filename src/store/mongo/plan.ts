@@ -1,6 +1,6 @@
-// Explains commands, and checks the replies of MongoDB: whether each access to a collection reads
-// little more than it returns. Reads the replies of both query engines of mongod, of aggregates and
-// of mongos.
+// Explains commands, and checks in the replies of MongoDB whether each access to a collection reads
+// little more than it returns. The replies can be those of both query engines of mongod, of
+// aggregates and of mongos.
 // https://www.mongodb.com/docs/manual/reference/explain-results/
 import type { CommandStartedEvent, Db, Document } from 'mongodb'
 import type { CommandPlan } from '../doctor-report.ts'

@@ -1,9 +1,9 @@
-// What is too long for every run: npm run test:long.
+// npm run test:long: the tests that take too long for every run.
 import { defineConfig } from 'vitest/config'
 
 export default defineConfig({
   test: {
-    // Of the last ones every run plays a part: RUN_LONG adds what takes long.
+    // Every run does a part of all files but the first; RUN_LONG adds the rest of them.
     include: [
       'test/long/**/*.test.ts',
       'test/end-to-end/{dead-worker,health,minute-stats,schedules}.test.ts',

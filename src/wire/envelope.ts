@@ -179,9 +179,9 @@ interface Scan {
    * out.
    */
   mustCut: boolean
-  * Open brackets beyond the deepest level. They are possible only in an item of a batch, which is
-  * then refused.
-   * refused.
+  /**
+   * Open brackets beyond the deepest level. They are possible only in an item of a batch, which is
+   * then refused.
    */
   beyond: number
   /** The open item of a batch. */

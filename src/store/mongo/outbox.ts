@@ -257,8 +257,8 @@ function unreadable(
 }
 
 /**
- * Deletes only what is still held. A relay that holds it by now finds its job and deletes it; and a
- * document with the same `_id` may be another one by then.
+ * Deletes only the documents that this relay still holds. If another relay holds one by now, that
+ * relay finds its job and deletes it. The document with this `_id` may also be a later one.
  */
 async function removeDocuments(
   { waiting }: OpenedOutbox,

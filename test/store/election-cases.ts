@@ -3,6 +3,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { CommandStartedEvent, Db, Document } from 'mongodb'
+import { inject } from 'vitest'
 import type { NewJob } from '../../src/job/job.ts'
 import { COLLECTIONS } from '../../src/store/collection-names.ts'
 import { connect } from '../../src/store/mongo/connection.ts'
@@ -170,7 +171,7 @@ async function problemOfCall(
   if (opened.ends > expected.ends) return `an end was told ${opened.ends} times`
   const state = await stateOf(lane, known)
   const swept = sweptStates(lane, scenario, expected)
-  const isGradual = GRADUAL.has(scenario.call.verb) || displaces(scenario.call)
+  const isGradual = GRADUAL.has(scenario.call.verb) || losesKeys(scenario.call)
   if (first.kind === 'other') return `threw ${first.error}`
   if (first.kind === 'result') {
     const result = resultText(first.value, known)
@@ -182,7 +183,10 @@ async function problemOfCall(
     return isGradual ? null : swept.differenceFrom(['after'], state)
   }
   const isDone = state === expected.after[0]
-  const half = isGradual ? null : await swept.differenceFrom(['before', 'after'], state)
+  const isReleased =
+    displaces(scenario.call) && state === withoutNew(expected.after[0], scenario.call)
+  const isAsExpected = isGradual || isReleased
+  const half = isAsExpected ? null : await swept.differenceFrom(['before', 'after'], state)
   if (half !== null) return `after StoreUnavailable, ${half}`
   const again = await repeated(opened, scenario.call)
   if (again.kind === 'unavailable') return `the repeated call failed: ${again.error}`
@@ -191,9 +195,6 @@ async function problemOfCall(
   if (!isGradual && !expected.results.includes(result)) {
     return differenceOf('result of the repeated call', expected.results[isDone ? 1 : 0], result)
   }
-  // A known exception: a job that was stored without its dedupe key does not get it from the
-  // repeated call.
-  if (displaces(scenario.call)) return null
   const end = await stateOf(lane, known)
   return swept.differenceFrom(isDone || isGradual ? ['after', 'again'] : ['after'], end)
 }
@@ -278,12 +279,24 @@ async function sweepAll({ sweeper }: Lane): Promise<void> {
 }
 
 /**
- * Whether the call takes the dedupe key from another job. This takes two writes, and the repeated
- * call may have to make the second one.
+ * Whether the call takes the dedupe key from another job. The other job gives it up in one write,
+ * and the new job is stored in the next (docs/decisions/0028-reads-after-an-election.md).
  */
 function displaces({ verb, args }: VerbCall): boolean {
   if (verb !== 'enqueue') return false
   return (args[0] as NewJob[]).some(({ dedupe }) => dedupe?.mode === 'replace')
+}
+
+/** Without the jobs that the call stores. */
+function withoutNew(state: string, { args }: VerbCall): string {
+  const ids = (args[0] as NewJob[]).map(({ id }) => `"_id":"${id}"`)
+  const lines = state.split('\n')
+  return lines.filter((line) => !ids.some((id) => line.includes(id))).join('\n')
+}
+
+/** On the stand-in, the new job is stored without its key, which a third write gives it. */
+function losesKeys(call: VerbCall): boolean {
+  return inject('mongoEngine') === 'secantusd-rs' && displaces(call)
 }
 
 type Outcome =

@@ -396,7 +396,7 @@ describe.each(SQLITE_UNLESS_LONG)('on %s', (engine) => {
       await inStates(parted, 'succeeded')
       expect(loggedIn(b)['parted interrupted'] ?? 0).toBe(ofB)
       expect(requestsAt('parted')).toHaveLength(8 + ofB)
-      expect(loggedIn(a)['parted succeeded']).toBe(8)
+      await until(() => loggedIn(a)['parted succeeded'] === 8, DEADLINE_MS)
       await until(async () => (await minutes('parted')).succeeded === 8, DEADLINE_MS)
       expect((await minutes('parted')).failed).toBe(0)
 

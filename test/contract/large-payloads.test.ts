@@ -129,16 +129,19 @@ describe.each(ENGINES)('on %s', (engine) => {
     })
   })
 
-  test.each(SIZES)('a result of %s is stored once, whoever reports it again', async (_, size) => {
-    const { store } = place
-    const { id, endpoint } = await queued(100)
-    const result = bytesOf(size).toString()
-    const end = { ...success(store, await claimOne(store, endpoint)), result }
-    expect(await store.settle([end])).toEqual(['applied'])
-    expect(await jobOf(store, id)).toMatchObject({ result, resultTruncated: false })
-    expect(await store.settle([end])).toEqual(['already_applied'])
-    expect(await store.settle([end], { isRepeat: true })).toEqual(['already_applied'])
-    expect(await store.settle([{ ...end, fence: end.fence + 1 }])).toEqual(['lease_lost'])
-    expect(await jobOf(store, id)).toMatchObject({ result })
-  })
+  test.each(SIZES)(
+    'a result of %s is stored once, even if it is reported again',
+    async (_, size) => {
+      const { store } = place
+      const { id, endpoint } = await queued(100)
+      const result = bytesOf(size).toString()
+      const end = { ...success(store, await claimOne(store, endpoint)), result }
+      expect(await store.settle([end])).toEqual(['applied'])
+      expect(await jobOf(store, id)).toMatchObject({ result, resultTruncated: false })
+      expect(await store.settle([end])).toEqual(['already_applied'])
+      expect(await store.settle([end], { isRepeat: true })).toEqual(['already_applied'])
+      expect(await store.settle([{ ...end, fence: end.fence + 1 }])).toEqual(['lease_lost'])
+      expect(await jobOf(store, id)).toMatchObject({ result })
+    },
+  )
 })

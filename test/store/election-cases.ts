@@ -168,7 +168,8 @@ async function problemOfCall(
   const known = knownOf(scenario)
   const first = await outcomeOf(() => opened.play(scenario.call, played))
   if (opened.metCount() === 0) return 'no command met the fault'
-  if (opened.ends > expected.ends) return `an end was told ${opened.ends} times`
+  if (opened.ends > expected.ends)
+    return `the store reported ${opened.ends} ends, not ${expected.ends}`
   const state = await stateOf(lane, known)
   const swept = sweptStates(lane, scenario, expected)
   const isGradual = GRADUAL.has(scenario.call.verb) || losesKeys(scenario.call)

@@ -15,7 +15,7 @@ import { useEveryVerb, useOutboxVerbs } from './mongo-verbs.ts'
 
 const FILE = join(import.meta.dirname, 'mongo-commands.txt')
 const HEAD = `The commands that each verb of the store sends to MongoDB, without their values.
-To write this file anew: WRITE_COMMANDS=1 npx vitest run test/store/mongo-commands.test.ts
+To write this file again: WRITE_COMMANDS=1 npx vitest run test/store/mongo-commands.test.ts
 `
 const DAY_MS = 86_400_000
 /** These methods send no command. */

@@ -10,7 +10,7 @@ const HEAD = `Each query of the store: the indexes that serve it, with the bound
 (= for values, range, or all), whether it reads documents, and what it may cost although
 mongo-plans.test.ts refuses it elsewhere. A distinct scan skips from one value of the first field
 to the next.
-To write this file anew, with what is allowed as it is:
+To write this file again, with the same exceptions:
 WRITE_PLANS=1 MONGO_ENGINE=mongod npx vitest run test/store/mongo-plans.test.ts
 `
 const NO_DOCUMENTS = 'reads no documents'

@@ -86,7 +86,7 @@ test('moves of many schedules are few commands', async () => {
   expect(await store.dueSchedules(100)).toEqual([])
 })
 
-test('statistics count no further than is told, a few names to a command', async () => {
+test('statistics count up to their limit, with a few names in each command', async () => {
   const name = await addEndpoint(store)
   await enqueueMany(store, name, 3)
   const names = Array.from({ length: 100 }, (_, i) => (i === 50 ? name : `nobody-${i}`))

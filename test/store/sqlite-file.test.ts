@@ -324,7 +324,7 @@ describe('the key file', () => {
 describe('keys that change', () => {
   const [old, current] = [Buffer.alloc(32, 1), Buffer.alloc(32, 2)]
 
-  test('endpoints are sealed anew with the first key at the start, so that the old one can go', async () => {
+  test('a start encrypts endpoints again with the first key, so that the old key can be removed', async () => {
     const before = await open(path, [old])
     const name = await addEndpoint(before, { headers: { 'x-token': 'secret' } })
     const [endpoint] = await before.endpointsNamed([name])

@@ -108,7 +108,7 @@ describe('records of the SQLite store', () => {
     expect(idsStored()).toEqual([{ id: 'new' }])
   })
 
-  test('a count stops at what is told, and the oldest is still the oldest of all', async () => {
+  test('a count stops at its limit, and the oldest due job is found among all', async () => {
     const name = await addEndpoint(store)
     const now = store.clock.now()
     for (let i = 0; i < MAX_COUNT; i += 1_000) {

@@ -222,6 +222,20 @@ const WHAT_IS_SENT: Damage[] = [
       Object.assign(kill as Fault, { kind: 'election', target: 'store' })
     },
   },
+  {
+    ...{
+      breaks: 'I13',
+      what: 'an unsent attempt is lost between two elections',
+      fate: 'killed_unsent',
+    },
+    do(job, history) {
+      const { leaseMs } = history.settings
+      const kill = history.faults.find(({ target }) => target === workerOf(job)) as Fault
+      Object.assign(kill, { kind: 'election', target: 'store' })
+      const beganAtMs = kill.endedAtMs + leaseMs / 2
+      history.faults.push({ ...kill, beganAtMs, endedAtMs: beganAtMs + leaseMs })
+    },
+  },
 ]
 
 export const DAMAGES_IN_TIME: Damage[] = [...WHAT_IS_OVER, ...WHAT_IS_SENT]

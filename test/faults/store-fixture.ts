@@ -53,9 +53,9 @@ export interface StoreFixture {
 
 export interface Elections {
   /**
-   * Begins an election at the next request of the API or of the workers that contains this text.
-   * The server executes the request, but does not confirm that a majority has it. Resolves when the
-   * election has begun.
+   * Begins an election at the next request of the API or of the workers that contains this text and
+   * writes a document. The server executes the request, but does not confirm that a majority has
+   * it. Resolves when the election has begun.
    *
    * @param isCrash all connections end as well
    */
@@ -206,13 +206,20 @@ export async function replicaSetFixture(server: RunningMongo): Promise<StoreFixt
         ]
         own.electionMs = forMs
         return new Promise((resolve) => {
-          own.decide = (_, message) => {
-            if (!message.includes(text)) return null
+          let hasBegun = false
+          // Of several such requests in progress, the first one that has written begins it.
+          const atWrite = () => {
+            if (hasBegun) return false
+            hasBegun = true
             own.decide = () => null
             other.stepDown(forMs, isCrash)
             resolve()
-            if (isCrash) return { kind: 'unanswered' }
-            return { kind: 'unconfirmed', by: 'InterruptedDueToReplStateChange' }
+            return true
+          }
+          own.decide = (_, message) => {
+            if (!message.includes(text)) return null
+            if (isCrash) return { kind: 'unanswered', atWrite }
+            return { kind: 'unconfirmed', by: 'InterruptedDueToReplStateChange', atWrite }
           }
         })
       },

@@ -29,11 +29,11 @@ export type Fault =
   /** The connection ends before the server has the command. */
   | { kind: 'cut' }
   /** The server executes the command, and the connection ends before the response. */
-  | { kind: 'unanswered' }
+  | { kind: 'unanswered'; atWrite?: AtWrite }
   /** The command is not executed. */
   | { kind: 'refused'; by: StateChange }
   /** The write is executed and kept. The response says that no majority confirmed it. */
-  | { kind: 'unconfirmed'; by: StateChange }
+  | { kind: 'unconfirmed'; by: StateChange; atWrite?: AtWrite }
   /**
    * Like `unconfirmed`, but no majority got the write, and it is rolled back.
    *
@@ -42,6 +42,11 @@ export type Fault =
   | { kind: 'rolled_back'; by: StateChange; remember: () => Promise<() => Promise<void>> }
   /** Majority reads get their results from this database of the same server. */
   | { kind: 'old_read'; database: string }
+
+/**
+ * The fault happens only if the command has written a document, and then only if this returns true.
+ */
+type AtWrite = () => boolean
 
 export interface ElectionProxy {
   /** The URL of the same database, through the proxy. */
@@ -104,14 +109,24 @@ export async function startElectionProxy(
         upstream.destroy()
       })
     }
+    /** Returns the response to a command that was sent in this term. */
+    const interruptedSince = (term: number, command: Document) => (answer: Buffer) => {
+      if (member.term === term) return answer
+      const isRetryable = 'txnNumber' in command
+      const by = 'InterruptedDueToReplStateChange'
+      if ('writeConcern' in command) return member.unconfirmed(answer, by, isRetryable)
+      return answerTo(answeredIdOf(answer), member.refusal(by, isRetryable))
+    }
     const play = async (fault: Fault, message: Buffer, command: Document) => {
       const id = requestIdOf(message)
       const isRetryable = 'txnNumber' in command
+      const otherwise = interruptedSince(member.term, command)
       switch (fault.kind) {
         case 'cut':
           return stepDown(proxy.electionMs, true)
         case 'unanswered':
-          pending.set(id, () => {
+          pending.set(id, (answer) => {
+            if (!isMet(fault, answer)) return otherwise(answer)
             stepDown(proxy.electionMs, true)
             return null
           })
@@ -121,6 +136,7 @@ export async function startElectionProxy(
           return client.write(answerTo(id, member.refusal(fault.by, isRetryable)))
         case 'unconfirmed':
           pending.set(id, (answer) => {
+            if (!isMet(fault, answer)) return otherwise(answer)
             member.stepDown(proxy.electionMs)
             return member.unconfirmed(answer, fault.by, isRetryable)
           })
@@ -141,14 +157,6 @@ export async function startElectionProxy(
         default:
           throw new Error(`unknown fault ${fault satisfies never}`)
       }
-    }
-    /** Returns the response to a command that was sent in this term. */
-    const interruptedSince = (term: number, command: Document) => (answer: Buffer) => {
-      if (member.term === term) return answer
-      const isRetryable = 'txnNumber' in command
-      const by = 'InterruptedDueToReplStateChange'
-      if ('writeConcern' in command) return member.unconfirmed(answer, by, isRetryable)
-      return answerTo(answeredIdOf(answer), member.refusal(by, isRetryable))
     }
     client.on(
       'data',
@@ -250,6 +258,11 @@ function createMember() {
       }
     },
   }
+}
+
+function isMet({ atWrite }: { atWrite?: AtWrite }, answer: Buffer): boolean {
+  if (atWrite === undefined) return true
+  return Number(commandIn(answer)?.n) > 0 && atWrite()
 }
 
 /** The id grows with the term, as on a real server. */

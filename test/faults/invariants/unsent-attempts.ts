@@ -17,6 +17,7 @@ export function judgeUnsentAttempts(facts: Facts, report: Report): void {
     for (const attempt of job.record?.attempts ?? []) {
       if (attempt.outcome !== 'lost' || isSent(job, attempt)) continue
       if (facts.history.faults.some((fault) => explains(facts, fault, attempt))) continue
+      if (!couldBeReleased(facts, attempt)) continue
       report(`${job.id} lost attempt ${attempt.number}, which was not sent`)
     }
   }
@@ -26,17 +27,29 @@ function isSent({ deliveries }: JobFacts, { number }: AttemptRecord): boolean {
   return deliveries.some(({ attempt }) => attempt === number)
 }
 
-/**
- * Whether a fault explains the loss. An election does so only if it leaves too little of the lease.
- */
+/** Whether a fault other than an election explains the loss. */
 function explains(facts: Facts, fault: Fault, { startedAt, finishedAt }: AttemptRecord): boolean {
+  if (fault.kind === 'election') return false
   const beganAtMs = monotonic(facts, startedAt) - NOISE_MS
-  const { leaseMs } = facts.history.settings
-  const leaseEndsAtMs = beganAtMs + leaseMs
-  if (fault.kind === 'election') {
-    const releasedAtMs = fault.endedAtMs + Math.min(RELEASE.ms, leaseMs * RELEASE.part)
-    return fault.beganAtMs <= leaseEndsAtMs && releasedAtMs > leaseEndsAtMs
-  }
-  const endedAtMs = Math.max(leaseEndsAtMs, monotonic(facts, finishedAt))
+  const endedAtMs = Math.max(
+    beganAtMs + facts.history.settings.leaseMs,
+    monotonic(facts, finishedAt),
+  )
   return fault.beganAtMs <= endedAtMs && facts.faults.feltUntilMs(fault) >= beganAtMs
+}
+
+/** Whether the lease had a time without elections that was long enough to release the job. */
+function couldBeReleased(facts: Facts, { startedAt }: AttemptRecord): boolean {
+  const { faults, settings } = facts.history
+  const releaseMs = Math.min(RELEASE.ms, settings.leaseMs * RELEASE.part)
+  let freeFromMs = monotonic(facts, startedAt) - NOISE_MS
+  const leaseEndsAtMs = freeFromMs + settings.leaseMs
+  const elections = faults
+    .filter(({ kind }) => kind === 'election')
+    .toSorted((a, b) => a.beganAtMs - b.beganAtMs)
+  for (const { beganAtMs, endedAtMs } of elections) {
+    if (Math.min(beganAtMs, leaseEndsAtMs) - freeFromMs >= releaseMs) return true
+    freeFromMs = Math.max(freeFromMs, endedAtMs)
+  }
+  return leaseEndsAtMs - freeFromMs >= releaseMs
 }

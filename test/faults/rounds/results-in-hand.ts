@@ -1,7 +1,7 @@
 // A worker has outcomes to store while the store is away for longer than the deadline of a write.
 // No outcome is lost.
 import { until } from '../../support/until.ts'
-import { type Fixture, requestsUnderWay } from '../fixture.ts'
+import { type Fixture, type Member, requestsUnderWay } from '../fixture.ts'
 import { nowMs } from '../history.ts'
 import { BOTH, type Round } from '../round.ts'
 import type { Accepted } from '../work-client.ts'
@@ -10,15 +10,17 @@ import type { Reply } from '../work-receiver.ts'
 const JOBS = 16
 const LONG_REPEATS = 8
 /**
- * Longer than the three seconds after which a write fails. Also longer than a timestamp counts as
- * fresh: a later attempt that has the signature of the first one is found.
+ * Longer than a timestamp counts as fresh: a later attempt that has the signature of the first one
+ * is found.
  */
-const OUTAGE_MS = 5_300
+const LEAST_OUTAGE_MS = 5_300
+/** A write fails after less than three seconds, but renewals in progress are awaited before it. */
+const FAILED_DEADLINE_MS = 9_000
 /**
  * A worker renews its leases after a third of this time, so a lease from before the outage lasts
  * longer than it.
  */
-const LEASE_MS = 10_000
+const LEASE_MS = 15_000
 
 /**
  * The delay of every other job, so that the worker that claims the jobs without delay does not
@@ -52,11 +54,14 @@ export const resultsInHand: Round = {
       await fixture.during(kind, 'store', async () => {
         const awayFromMs = nowMs()
         const restore = await fixture.store.cutOffWorkers()
+        const failedBefore = failedWrites(worker)
         for (const { id } of succeeding) answers.get(id)?.resolve(200)
+        // The first write that fails holds outcomes of these jobs alone.
+        await until(() => failedWrites(worker) > failedBefore, FAILED_DEADLINE_MS)
         for (const { id } of failing) answers.get(id)?.resolve(500)
         await until(async () => (await requestsUnderWay(worker)) === 0)
         fixture.hit(IN_HAND, JOBS)
-        await until(() => nowMs() > awayFromMs + OUTAGE_MS)
+        await until(() => nowMs() > awayFromMs + LEAST_OUTAGE_MS)
         await restore()
       })
       await fixture.drained()
@@ -64,6 +69,11 @@ export const resultsInHand: Round = {
       expectDeliveries(fixture, failing, 2)
     }
   },
+}
+
+/** How many writes of outcomes the store has not taken so far. */
+function failedWrites({ process: { log } }: Member): number {
+  return log.filter(({ msg }) => msg === 'settle.failed').length
 }
 
 function expectDeliveries({ receiver, complain }: Fixture, jobs: Accepted[], count: number): void {

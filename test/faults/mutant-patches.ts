@@ -47,7 +47,7 @@ export function readMutants(): Mutant[] {
 
 const FIRST_LINE =
   /^(?:(?<invariant>I\d+)|"(?<words>[^"]+)"|(?<model>lease-model)): (?<breaks>.+\.)$/
-const ROUND_LINE = /^Played by: (?<round>[a-z-]+) on (?<stores>sqlite|mongo|sqlite and mongo)$/
+const ROUND_LINE = /^Played by: (?<round>[a-z0-9-]+) on (?<stores>sqlite|mongo|sqlite and mongo)$/
 const MODEL_LINE = /^Played by: (?<file>test\/model\/\S+\.test\.ts), (?<tests>.+)$/
 
 function readHead(path: string): Pick<Mutant, 'breaks' | 'mustBeCaughtBy' | 'stage'> {

@@ -160,6 +160,8 @@ async function useDependencies(store: Store): Promise<void> {
   await store.settle([{ ...leaseOf(second), attempt, event: 'bury', failure }])
   await enqueue(store, endpoint, 1, { orderingKey: 'k' })
   await store.retry([second.jobId])
+  const expiresAt = store.clock.now()
+  await enqueue(store, target, 1, { dependsOn: [second.jobId], expiresAt })
   await store.headOfOrderingKey(endpoint, 'k')
   await store.deleteJob(first)
   await sweepAll(store)

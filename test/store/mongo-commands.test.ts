@@ -6,8 +6,8 @@ import { join } from 'node:path'
 import type { Db, Document } from 'mongodb'
 import { afterAll, beforeAll, expect, inject, it } from 'vitest'
 import { openDatabase } from '../../src/store/mongo/schema.ts'
-import { storeOn } from '../../src/store/mongo/store.ts'
-import type { Store } from '../../src/store/store.ts'
+import { openMongoStore, storeOn } from '../../src/store/mongo/store.ts'
+import type { Store, StoreSettings } from '../../src/store/store.ts'
 import { addEndpoint } from '../contract/fixtures.ts'
 import { databaseUrl } from '../support/mongo.ts'
 import { type RecordedStore, recordCalls, shapeOf } from '../support/recorded-commands.ts'
@@ -53,19 +53,23 @@ const OPERATORS = new Set(
 
 let db: Db
 let store: Store
+let other: Store
 let recorded: RecordedStore
 
 beforeAll(async () => {
   const name = `test-${randomBytes(6).toString('hex')}`
-  const connection = await openDatabase(databaseUrl(inject('mongoUrl'), name))
+  const url = databaseUrl(inject('mongoUrl'), name)
+  const connection = await openDatabase(url)
   db = connection.db
   const waiting = db.collection<Document>('outbox')
-  store = await storeOn(connection, {
+  const settings: StoreSettings = {
     ...{ retentionMs: 0, retentionDeadMs: DAY_MS, encryptionKeys: [randomBytes(32)] },
     ...{ outbox: { database: name, collection: 'outbox' }, warn: () => {} },
-  })
+  }
+  store = await storeOn(connection, settings)
+  other = await openMongoStore(url, settings)
   recorded = recordCalls(store, connection.client)
-  await useEveryVerb(recorded.store)
+  await useEveryVerb(recorded.store, other)
   const endpoint = await addEndpoint(recorded.store)
   await useOutboxVerbs(recorded.store.outbox as NonNullable<Store['outbox']>, endpoint, (some) =>
     waiting.insertMany(some),
@@ -75,6 +79,7 @@ beforeAll(async () => {
 afterAll(async () => {
   await db.dropDatabase()
   await store.close()
+  await other.close()
 })
 
 it('every verb is recorded', () => {

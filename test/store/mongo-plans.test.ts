@@ -8,8 +8,8 @@ import { newJobId } from '../../src/job/job-id.ts'
 import { COLLECTIONS } from '../../src/store/collection-names.ts'
 import { accessesOf, checkPlan, explainableParts } from '../../src/store/mongo/plan.ts'
 import { openDatabase } from '../../src/store/mongo/schema.ts'
-import { storeOn } from '../../src/store/mongo/store.ts'
-import type { Store } from '../../src/store/store.ts'
+import { openMongoStore, storeOn } from '../../src/store/mongo/store.ts'
+import type { Store, StoreSettings } from '../../src/store/store.ts'
 import { databaseUrl } from '../support/mongo.ts'
 import {
   isOperators,
@@ -33,6 +33,7 @@ const PLANS_DEADLINE_MS = 120_000
 
 let db: Db
 let store: Store
+let other: Store
 /** By collection and shape: the commands that the store sent. */
 const sent: Document[] = []
 
@@ -42,19 +43,22 @@ beforeAll(async () => {
   db = connection.db
   const record = ({ command }: CommandStartedEvent) => void sent.push(command)
   connection.client.on('commandStarted', record)
-  store = await storeOn(connection, {
+  const settings: StoreSettings = {
     retentionMs: 0,
     retentionDeadMs: DAY_MS,
     encryptionKeys: [randomBytes(32)],
     warn: () => {},
-  })
-  await useEveryVerb(store)
+  }
+  store = await storeOn(connection, settings)
+  other = await openMongoStore(url, settings)
+  await useEveryVerb(store, other)
   connection.client.off('commandStarted', record)
 })
 
 afterAll(async () => {
   await db.dropDatabase()
   await store.close()
+  await other.close()
 })
 
 it('every verb of the store has been tried, so that no query is left out', () => {

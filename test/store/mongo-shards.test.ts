@@ -6,8 +6,8 @@ import type { CommandStartedEvent, Document } from 'mongodb'
 import { afterAll, beforeAll, expect, inject, test } from 'vitest'
 import { COLLECTIONS } from '../../src/store/collection-names.ts'
 import { openDatabase } from '../../src/store/mongo/schema.ts'
-import { storeOn } from '../../src/store/mongo/store.ts'
-import type { Store } from '../../src/store/store.ts'
+import { openMongoStore, storeOn } from '../../src/store/mongo/store.ts'
+import type { Store, StoreSettings } from '../../src/store/store.ts'
 import { databaseUrl } from '../support/mongo.ts'
 import { dropDatabase } from '../support/raw-store.ts'
 import { useEveryVerb } from './mongo-verbs.ts'
@@ -33,10 +33,12 @@ const TO_EVERY_SHARD: Record<string, string> = {
   'find posthorn_jobs: ': LIST,
   'find posthorn_jobs: _id': BY_ID_ALONE,
   'find posthorn_jobs: _id, effectsPending, state': BY_ID_ALONE,
+  'find posthorn_jobs: _id, recheckAt, state': ALL_ENDPOINTS,
   'find posthorn_jobs: _id, state': BY_ID_ALONE,
   'find posthorn_jobs: _id, tags': LIST,
   'find posthorn_jobs: dedupeKey': LIST,
   'find posthorn_jobs: effectsPending, finishedAt, hasKey, state': ALL_ENDPOINTS,
+  'find posthorn_jobs: effectsPending, state': ALL_ENDPOINTS,
   'find posthorn_jobs: expiresAt, state': ALL_ENDPOINTS,
   'find posthorn_jobs: failureReason, state': LIST,
   'find posthorn_jobs: leaseExpiresAt, phase, state': ALL_ENDPOINTS,
@@ -51,21 +53,25 @@ const TO_EVERY_SHARD: Record<string, string> = {
 const url = databaseUrl(inject('mongoUrl'), `test-${randomBytes(6).toString('hex')}`)
 const sent: Document[] = []
 let store: Store
+let other: Store
 
 beforeAll(async () => {
   const connection = await openDatabase(url)
-  store = await storeOn(connection, {
+  const settings: StoreSettings = {
     ...{ retentionMs: 0, retentionDeadMs: DAY_MS, encryptionKeys: [randomBytes(32)] },
     warn: () => {},
-  })
+  }
+  store = await storeOn(connection, settings)
+  other = await openMongoStore(url, settings)
   connection.client.on('commandStarted', ({ command }: CommandStartedEvent) => {
     sent.push(command)
   })
-  await useEveryVerb(store)
+  await useEveryVerb(store, other)
 })
 
 afterAll(async () => {
   await store.close()
+  await other.close()
   await dropDatabase(url)
 })
 

@@ -21,6 +21,7 @@ import {
   postponement,
   success,
   sweep,
+  sweepClean,
 } from '../contract/fixtures.ts'
 import { until } from '../support/until.ts'
 import { useRecordVerbs } from './record-verbs.ts'
@@ -28,21 +29,32 @@ import { useRecordVerbs } from './record-verbs.ts'
 const DAY_MS = 86_400_000
 const LARGE = Buffer.from(`"${'x'.repeat(10_000)}"`)
 
-/** Calls every method of a store except those of the outbox, most of them in several situations. */
-export async function useEveryVerb(store: Store): Promise<void> {
+/** More blocked jobs than one sweep checks: the round over them continues in the next sweep. */
+const BLOCKED = 201
+/** On a busy machine, a cancel of many jobs takes longer than its deadline. */
+const CANCELLED_AT_ONCE = 20
+
+/**
+ * Calls every method of a store except those of the outbox, most of them in several situations.
+ *
+ * @param store one that has not swept yet
+ * @param other a store of another process on the same data
+ */
+export async function useEveryVerb(store: Store, other: Store): Promise<void> {
   const now = store.clock.now()
   const endpoint = await addEndpoint(store)
-  const other = await addEndpoint(store)
+  const keyed = await addEndpoint(store)
   const doomed = await addEndpoint(store)
   await enqueueMany(store, endpoint, 4, { tags: ['a'], expiresAt: now + DAY_MS })
+  const blocked = await addBlocked(store, other)
   const key = { idempotency: { key: 'k', requestHash: 'h' } }
-  await enqueueMany(store, other, 1, key)
-  await store.enqueue([newJob(store, other, key)])
-  await enqueueMany(store, other, 1, { expiresAt: now })
+  await enqueueMany(store, keyed, 1, key)
+  await store.enqueue([newJob(store, keyed, key)])
+  await enqueueMany(store, keyed, 1, { expiresAt: now })
   await enqueueMany(store, doomed, 2)
   await claimFrom(store, doomed, 1)
   await store.claim(
-    [endpoint, other].map((name) => ({ endpoint: name, limit: 1 })),
+    [endpoint, keyed].map((name) => ({ endpoint: name, limit: 1 })),
     2,
     holderOf({ leaseMs: 1 }),
   )
@@ -56,20 +68,46 @@ export async function useEveryVerb(store: Store): Promise<void> {
   await store.deleteEndpoint(doomed, { force: true, ifVersion: null })
   await store.deleteEndpoint(endpoint, { force: false, ifVersion: null })
   const createdAt = now - 2 * DAY_MS
-  const [old = ''] = await enqueueMany(store, other, 1, { createdAt })
+  const [old = ''] = await enqueueMany(store, keyed, 1, { createdAt })
   await store.cancel([old])
   const unused = await addEndpoint(store)
   await store.deleteEndpoint(unused, { force: false, ifVersion: null })
+  await sweep(store)
   await until(async () => {
     await store.sweep({ limit: 100, reclaim: true })
     return (await store.endpointsNamed([doomed])).length === 0
   })
+  for (let i = 0; i < BLOCKED; i += CANCELLED_AT_ONCE) {
+    await other.cancel(blocked.slice(i, i + CANCELLED_AT_ONCE))
+  }
+  await sweep(store)
   if ((await store.getJob(old)) !== null) throw new Error('the old job was not purged')
   await useLargePayloads(store)
   await useWaitingVerbs(store)
   await useLateVerbs(store)
   await readAll(store, endpoint, first.jobId)
-  await useRecordVerbs(store, other)
+  await useRecordVerbs(store, keyed)
+}
+
+/**
+ * Adds work for the next sweeps of the store: more blocked jobs than one sweep checks, a finished
+ * job whose effects are left to them, and a blocked job that has expired. Returns the ids of the
+ * first.
+ */
+async function addBlocked(store: Store, other: Store): Promise<string[]> {
+  const endpoint = await addEndpoint(store)
+  const [, waitedFor = ''] = await enqueueMany(store, endpoint, 2)
+  const dependsOn = [waitedFor]
+  const blocked = await enqueueMany(other, endpoint, BLOCKED, { dependsOn })
+  // A round leaves out the new jobs, which have marks until a sweep has checked them.
+  await sweepClean(other)
+  const claimed = await claimOne(store, endpoint)
+  // The process that settles a job does not know dependents that another one has stored since the
+  // claim.
+  await enqueueMany(other, endpoint, 1, { dependsOn: [claimed.jobId] })
+  await store.settle([success(store, claimed)])
+  await enqueueMany(store, endpoint, 1, { dependsOn, expiresAt: store.clock.now() })
+  return blocked
 }
 
 async function readAll(store: Store, endpoint: string, jobId: string): Promise<void> {

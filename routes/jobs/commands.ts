@@ -111,7 +111,7 @@ function editRefusal(id: string, result: Exclude<EditResult, { kind: 'applied' }
     case 'already_sent':
       return new AppError(
         'job_state_conflict',
-        'the job is queued, but an attempt was sent with its payload: it cannot be changed; copy the job instead',
+        'the job is queued, but an attempt may have been sent with its payload: it cannot be changed; copy the job instead',
       )
     case 'stale':
       return stale('job', result.version)

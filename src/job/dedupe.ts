@@ -17,10 +17,10 @@ export type DedupeDecision =
   /** The owner is running: it continues without the key, and the request creates a job. */
   | { kind: 'supersede' }
 
-/** @param owner its attemptCount leaves out claims that were released before a request was sent */
+/** @param owner wasSent: an attempt was sent, or may have been before a power loss */
 export function decideDedupe(
   mode: DedupeMode,
-  owner: { state: JobState; attemptCount: number },
+  owner: { state: JobState; wasSent: boolean },
 ): DedupeDecision {
   switch (mode) {
     case 'reject':
@@ -28,7 +28,7 @@ export function decideDedupe(
       return { kind: mode }
     case 'replace':
       if (owner.state === 'running') return { kind: 'supersede' }
-      return { kind: owner.attemptCount > 0 ? 'displace' : 'replace' }
+      return { kind: owner.wasSent ? 'displace' : 'replace' }
     default:
       throw new Error(`unknown mode ${mode satisfies never}`)
   }

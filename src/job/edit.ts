@@ -18,12 +18,16 @@ export interface JobChange {
 export type EditRefusal =
   | { kind: 'stale'; version: number }
   | { kind: 'refused'; state: JobState }
-  /** The request gives a payload, but an attempt was already sent with the old one. */
+  /** The request gives a payload, but an attempt may have been sent with the old one. */
   | { kind: 'already_sent' }
 
-/** Why the job cannot be changed; null: it can be changed. */
+/**
+ * Why the job cannot be changed; null: it can be changed.
+ *
+ * @param job wasSent: an attempt was sent, or may have been before a power loss
+ */
 export function refusalOfEdit(
-  job: Pick<Job, 'state' | 'version' | 'attemptCount'>,
+  job: Pick<Job, 'state' | 'version'> & { wasSent: boolean },
   { payload }: JobChange,
   ifVersion: number | null,
 ): EditRefusal | null {
@@ -31,16 +35,16 @@ export function refusalOfEdit(
     return { kind: 'stale', version: job.version }
   }
   if (job.state !== 'queued') return { kind: 'refused', state: job.state }
-  return payload !== undefined && job.attemptCount > 0 ? { kind: 'already_sent' } : null
+  return payload !== undefined && job.wasSent ? { kind: 'already_sent' } : null
 }
 
 type Instants = Pick<Job, 'runAt' | 'firstRunAt' | 'expiresAt'>
 
 export function instantsAfterEdit(
-  job: Instants & Pick<Job, 'attemptCount'>,
+  job: Instants & { wasSent: boolean },
   { runAt, expiresInMs }: JobChange,
 ): Instants {
-  const moves = runAt !== undefined && job.attemptCount === 0
+  const moves = runAt !== undefined && !job.wasSent
   const firstRunAt = moves ? runAt : job.firstRunAt
   const moved = job.expiresAt === null ? null : job.expiresAt + firstRunAt - job.firstRunAt
   const given = expiresInMs === undefined || expiresInMs === null ? null : firstRunAt + expiresInMs

@@ -19,7 +19,7 @@ export const GUARDS = {
   awaiting: 'its phase is awaiting_completion',
   superseded: 'another job has taken over its dedupe key',
   not_superseded: 'no other job has taken over its dedupe key',
-  sent_before: 'an attempt was sent',
+  sent_before: 'an attempt was sent, or may have been before a power loss',
   attempts_left: 'at least one attempt is left',
   no_attempts_left: 'no attempt is left',
   free_attempts_left: 'fewer than 100 attempts were free',
@@ -71,7 +71,7 @@ export const LIFECYCLE = {
     from: ['queued'],
     guards: ['due', 'unexpired', 'claimable', 'endpoint_eligible'],
     to: 'running',
-    also: 'new lease, phase sending, fence + 1, attemptCount + 1, attemptsLeft − 1',
+    also: 'new lease, phase sending, fence + 1 (after a power loss, more), attemptCount + 1, attemptsLeft − 1',
     by: ['worker', 'API'],
   },
   renew: {

@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest'
 import { decideDedupe } from '../../src/job/dedupe.ts'
 
-const UNSENT = { state: 'queued', attemptCount: 0 } as const
-const ATTEMPTED = { state: 'queued', attemptCount: 1 } as const
-const RUNNING = { state: 'running', attemptCount: 1 } as const
+const UNSENT = { state: 'queued', wasSent: false } as const
+const ATTEMPTED = { state: 'queued', wasSent: true } as const
+const RUNNING = { state: 'running', wasSent: true } as const
 
 describe('a request with a dedupe key', () => {
   it.each([UNSENT, ATTEMPTED, RUNNING])('keeps or respects an owner in any state', (owner) => {

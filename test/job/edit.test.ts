@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest'
 import { instantsAfterEdit, refusalOfEdit } from '../../src/job/edit.ts'
 
-const QUEUED = { state: 'queued', version: 3, attemptCount: 0 } as const
-const FRESH = { runAt: 100, firstRunAt: 100, expiresAt: 150, attemptCount: 0 }
-const ATTEMPTED = { runAt: 200, firstRunAt: 100, expiresAt: 150, attemptCount: 1 }
+const QUEUED = { state: 'queued', version: 3, wasSent: false } as const
+const FRESH = { runAt: 100, firstRunAt: 100, expiresAt: 150, wasSent: false }
+const ATTEMPTED = { runAt: 200, firstRunAt: 100, expiresAt: 150, wasSent: true }
 
 describe('a change of a job', () => {
   it('is refused over another version, of one that is not queued, and of a payload that was sent', () => {
@@ -13,7 +13,7 @@ describe('a change of a job', () => {
     expect(refusalOfEdit({ ...QUEUED, state: 'dead' }, {}, null)).toEqual({
       ...{ kind: 'refused', state: 'dead' },
     })
-    const sent = { ...QUEUED, attemptCount: 1 }
+    const sent = { ...QUEUED, wasSent: true }
     expect(refusalOfEdit(sent, { payload }, null)).toEqual({ kind: 'already_sent' })
     expect(refusalOfEdit(sent, { priority: 1 }, null)).toBeNull()
   })

@@ -219,7 +219,7 @@ export async function edit(
     if (seen === null) return { kind: 'not_found' }
     const { version, attemptCount } = seen
     const state = stateOf(seen.state)
-    const refusal = refusalOfEdit({ state, version, attemptCount }, change, ifVersion)
+    const refusal = refusalOfEdit({ state, version, wasSent: attemptCount > 0 }, change, ifVersion)
     if (refusal !== null) return refusal
     const written = await writeEdit(context, seen, change, deadline)
     if (written === null) continue
@@ -494,7 +494,7 @@ function instantFields(seen: EditedJob, change: JobChange) {
     runAt: seen.runAt.getTime(),
     firstRunAt: seen.firstRunAt.getTime(),
     expiresAt: seen.expiresAt?.getTime() ?? null,
-    attemptCount: seen.attemptCount,
+    wasSent: seen.attemptCount > 0,
   }
   const { runAt, firstRunAt, expiresAt } = instantsAfterEdit(before, change)
   return {

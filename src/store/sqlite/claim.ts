@@ -1,12 +1,12 @@
 // due finds the endpoints that may have work, without reading every queued job. claim makes due
-// jobs running, each with a new fence, in one transaction that is durable before anything is sent.
-// Neither reads jobs that are final, in the future or of other endpoints.
+// jobs running, each with a new fence, in one transaction. Neither reads jobs that are final, in
+// the future or of other endpoints.
 
 import { randomBytes } from 'node:crypto'
 import type { ClaimedJob } from '../../job/job.ts'
 import type { Claim, Due, EndpointShare, Holder } from '../store.ts'
 import { acquireAdmission, releaseAdmission } from './admission.ts'
-import { type Database, inOrder } from './connection.ts'
+import { type Database, inOrder, UNKNOWN_BOOT } from './connection.ts'
 import { guardOf } from './guards.ts'
 import { openJobHeaders, originOf, parsed } from './job-row.ts'
 
@@ -93,7 +93,7 @@ export const PAYLOAD = inOrder<[seq: number]>(
 type ClaimValues = [
   ...[now: number, boot: number, leaseId: string, workerId: string],
   ...[leaseMono: number, leaseMs: number, leaseWall: number, pulledMs: number | null],
-  seq: number,
+  ...[fence: number, seq: number],
 ]
 
 /** CLAIMABLE has proved the guard in the same transaction. */
@@ -101,14 +101,13 @@ export const CLAIM = inOrder<ClaimValues>(
   [
     ...(['now', 'boot', 'leaseId', 'workerId'] as const),
     ...(['leaseMono', 'leaseMs', 'leaseWall', 'pulledMs'] as const),
-    'seq',
+    ...(['fence', 'seq'] as const),
   ],
   `update jobs set state = 'running', lease_id = $leaseId, worker_id = $workerId,
   claimed_at = $now, started_at = coalesce(started_at, $now),
   lease_boot = $boot, lease_mono = $leaseMono, lease_ms = $leaseMs, lease_wall = $leaseWall,
-  pulled_ms = $pulledMs, progress = null,
-  fence = fence + 1, attempt_count = attempt_count + 1, attempts_left = attempts_left - 1,
-  version = version + 1
+  pulled_ms = $pulledMs, progress = null, fence = $fence,
+  attempt_count = attempt_count + 1, attempts_left = attempts_left - 1, version = version + 1
   where seq = $seq`,
 )
 
@@ -138,21 +137,27 @@ interface Grant {
   holder: Holder
   now: number
   monotonic: number
+  /** More fences must be reserved before the next claim. */
+  isShort: boolean
 }
 
-export function claim(
+export async function claim(
   database: Database,
   shares: EndpointShare[],
   limit: number,
   holder: Holder,
 ): Promise<Claim> {
-  return database.connection.write('full', () => {
-    const { clock } = database
+  const { clock, connection, fences } = database
+  // A claim that a power loss undoes does no harm (fences.ts), except that the response to a pull
+  // has reported it. Without a boot id, fences.ts cannot detect a power loss.
+  const isFlushed = holder.pulls || clock.boot === UNKNOWN_BOOT
+  const claimed = await connection.write(isFlushed ? 'full' : 'normal', () => {
     const grant = {
       leaseId: randomBytes(LEASE_ID_BYTES).toString('base64url'),
       holder,
       now: clock.now(),
       monotonic: clock.monotonic(),
+      isShort: false,
     }
     const claim: Claim = { jobs: [], limited: [], unfinished: [] }
     let bytesLeft = MAX_CLAIM_BYTES
@@ -161,11 +166,13 @@ export function claim(
       if (asked > 0 && bytesLeft > 0) {
         bytesLeft = claimAdmitted(database, { ...share, limit: asked }, grant, bytesLeft, claim)
       }
-      const isCut = asked < share.limit || bytesLeft <= 0
+      const isCut = asked < share.limit || bytesLeft <= 0 || grant.isShort
       if (isCut && share.limit > 0) claim.unfinished.push(share.endpoint)
     }
-    return claim
+    return { claim, isShort: grant.isShort }
   })
+  if (claimed.isShort) await fences.reserve()
+  return claimed.claim
 }
 
 /** Adds to `claim`. Returns how many payload bytes the claim may still take. */
@@ -191,7 +198,7 @@ function claimAdmitted(
 
 /** Adds to `claimed`. Returns how many payload bytes the claim may still take. */
 function claimShare(
-  { connection, clock, keys }: Database,
+  { connection, clock, fences, keys }: Database,
   { endpoint, limit }: EndpointShare,
   grant: Grant,
   bytes: number,
@@ -203,7 +210,7 @@ function claimShare(
   const payload = connection.ordered(PAYLOAD)
   let bytesLeft = bytes
   let priority = ABOVE_ALL
-  while (claimed.length < full && bytesLeft > 0) {
+  while (claimed.length < full && bytesLeft > 0 && !grant.isShort) {
     const next = connection.ordered(NEXT_PRIORITY).get(endpoint, priority)?.priority
     if (typeof next !== 'number') break
     priority = next
@@ -212,6 +219,11 @@ function claimShare(
       .all(now, endpoint, priority, full - claimed.length) as unknown as ClaimableRow[]
     for (const row of rows) {
       if (bytesLeft <= 0) break
+      const fence = fences.after(row.fence)
+      if (fence === null) {
+        grant.isShort = true
+        break
+      }
       bytesLeft -= row.payload_bytes
       update.run(
         now,
@@ -222,11 +234,12 @@ function claimShare(
         holder.leaseMs,
         now + holder.leaseMs,
         holder.pulls ? holder.leaseMs : null,
+        fence,
         row.seq,
       )
       claimed.push({
         jobId: row.id,
-        fence: row.fence + 1,
+        fence,
         leaseId,
         endpoint,
         payload: payload.get(row.seq)?.bytes as Uint8Array,

@@ -184,10 +184,11 @@ function editOne(
   const { connection } = database
   const job = jobOfId(database, id)
   if (job === null) return { kind: 'not_found' }
-  const refusal = refusalOfEdit(job, change, ifVersion)
+  const wasSent = database.fences.wasSent(job)
+  const refusal = refusalOfEdit({ ...job, wasSent }, change, ifVersion)
   if (refusal !== null) return refusal
   const { payload } = change
-  const { runAt, firstRunAt, expiresAt } = instantsAfterEdit(job, change)
+  const { runAt, firstRunAt, expiresAt } = instantsAfterEdit({ ...job, wasSent }, change)
   connection.statement(EDIT).run({
     ...{ id, version: job.version, runAt, firstRunAt, expiresAt },
     priority: change.priority ?? job.priority,

@@ -48,6 +48,7 @@ export interface Database {
   settings: StoreSettings
   ends: EndListeners
   undecryptable: UndecryptableSchedules
+  fences: Fences
   /** Where the next sweep continues to look for missing endpoints, and to check blocked jobs. */
   nextSweep: { afterName: string; afterBlocked: { endpoint: string; seq: number } }
 }
@@ -57,6 +58,18 @@ export interface Database {
  */
 export function reportEnd({ connection, ends }: Database, end: End): void {
   connection.afterCommit(() => ends.tell(end))
+}
+
+/** fences.ts reserves them. */
+export interface Fences {
+  /** The fence of the next claim of a job with this one; null: more must be reserved first. */
+  after(fence: number): number | null
+  /** Reserves another block of fences. */
+  reserve(): Promise<void>
+  /** Whether an attempt was sent, or may have been: a power loss may have undone its claim. */
+  wasSent(job: { attemptCount: number; createdAt: number; firstRunAt: number }): boolean
+  /** Claims of jobs that were due by then may be undone; null: no claim is. */
+  readonly undoneUntil: number | null
 }
 
 interface SqliteClock extends StoreClock {

@@ -40,7 +40,7 @@ on conflict do nothing`
 export const MARK_KEYED = 'update jobs set has_key = 1 where seq = $seq and has_key is null'
 
 export const DEDUPE_HOLDER = `
-select seq, id, state, attempt_count, version from jobs
+select seq, id, state, attempt_count, created_at, first_run_at, version from jobs
 where ${HOLDS_DEDUPE_KEY} and endpoint = $endpoint and dedupe_key = $dedupeKey`
 
 export const REPLACE = `
@@ -106,18 +106,25 @@ interface HolderRow {
   id: string
   state: 'queued' | 'running'
   attempt_count: number
+  created_at: number
+  first_run_at: number
   version: number
 }
 
 /** null: no job has the key, or no longer, and the new one must be inserted. */
 export function applyDedupe(database: Database, job: NewJob): EnqueueResult | null {
-  const { connection, clock } = database
+  const { connection, clock, fences } = database
   const { key: dedupeKey, mode } = job.dedupe as NonNullable<NewJob['dedupe']>
   const holder = connection.statement(DEDUPE_HOLDER).get({ endpoint: job.endpoint, dedupeKey }) as
     | HolderRow
     | undefined
   if (holder === undefined) return null
-  const decision = decideDedupe(mode, { state: holder.state, attemptCount: holder.attempt_count })
+  const wasSent = fences.wasSent({
+    attemptCount: holder.attempt_count,
+    createdAt: holder.created_at,
+    firstRunAt: holder.first_run_at,
+  })
+  const decision = decideDedupe(mode, { state: holder.state, wasSent })
   switch (decision.kind) {
     case 'reject':
       return { kind: 'dedupe_conflict', jobId: holder.id }
@@ -127,7 +134,9 @@ export function applyDedupe(database: Database, job: NewJob): EnqueueResult | nu
     case 'keep':
       return found(database, job, holder)
     case 'displace':
-      connection.statement(DISPLACE).run({ seq: holder.seq, finishedAt: clock.now() })
+      connection.statement(DISPLACE).run({
+        ...{ seq: holder.seq, finishedAt: clock.now(), undoneUntil: fences.undoneUntil },
+      })
       return null
     case 'supersede':
       connection.statement(SUPERSEDE).run({ seq: holder.seq })

@@ -23,6 +23,7 @@ import {
   rotateSecret,
 } from './endpoints.ts'
 import { enqueue } from './enqueue.ts'
+import { openFences, wasClosed } from './fences.ts'
 import { watchFileInPlace } from './file-in-place.ts'
 import { finalAmong, getJob, getPayload, listJobs } from './jobs.ts'
 import { createKeyRing } from './key-file.ts'
@@ -62,27 +63,28 @@ export async function openSqliteStore(path: string, settings: StoreSettings): Pr
   if (path === '') throw new StoreUnusable('STORE_URL names no file: sqlite:PATH is expected')
   // The path is resolved, so that SQLite takes no path for one of its special names.
   const file = resolve(path)
+  const isWhole = wasClosed(file)
   const db = await openFile(file, settings.mayCreate ?? true)
   const inPlace = watchFileInPlace(file, settings)
   const connection = createConnection(db, file, inPlace)
-  const database: Database = {
-    connection,
-    clock: createClock(),
-    keys: createKeyRing(file, settings.encryptionKeys, inPlace.add),
-    notifier: createNotifier(connection.peekVersion, file),
-    settings,
-    ends: createEndListeners(),
-    undecryptable: rememberUndecryptableSchedules(settings.warn),
-    nextSweep: { afterName: '', afterBlocked: { endpoint: '', seq: 0 } },
-  }
+  const clock = createClock()
   try {
+    const database: Database = {
+      ...{ connection, clock, settings },
+      fences: await openFences({ connection, clock }, file, isWhole),
+      keys: createKeyRing(file, settings.encryptionKeys, inPlace.add),
+      notifier: createNotifier(connection.peekVersion, file),
+      ends: createEndListeners(),
+      undecryptable: rememberUndecryptableSchedules(settings.warn),
+      nextSweep: { afterName: '', afterBlocked: { endpoint: '', seq: 0 } },
+    }
     await reencryptEndpoints(database)
     await reencryptSchedules(database)
+    return createStore(database)
   } catch (error) {
     await connection.close()
     throw error
   }
-  return createStore(database)
 }
 
 function createStore(database: Database): Store {

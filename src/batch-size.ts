@@ -12,7 +12,7 @@ const SLOW_SHARE = 2 / 3
 /** The size grows by more than one only while its writes fit into this share of the deadline. */
 const QUICK_SHARE = 1 / 3
 const DECREASE = { slow: 1 / 2, failed: 1 / 4 }
-/** After this many failures in a row, which are not chance, the size may go below `worth`. */
+/** After this many failures in a row, which are not chance, the size may go below `least`. */
 const PATIENCE = 4
 /** On a healthy store, this many full writes bring the size back to the largest one. */
 const STEPS = 16
@@ -38,13 +38,13 @@ export interface BatchLimits {
   /**
    * A write of fewer items than this takes no less time: the limit is lower only while writes fail.
    */
-  worth?: number
+  least?: number
 }
 
 /** Starts at the largest size, so that a healthy store is not slowed down. */
 export function createBatchSize(
   max: number,
-  { deadlineMs = STORE_DEADLINE_MS, worth = 1 }: BatchLimits = {},
+  { deadlineMs = STORE_DEADLINE_MS, least = 1 }: BatchLimits = {},
 ): BatchSize {
   let limit = max
   let failures = 0
@@ -58,12 +58,12 @@ export function createBatchSize(
       return
     }
     failures = 0
-    if (limit < worth) {
-      if (count >= limit) limit = Math.min(worth, limit * 2)
+    if (limit < least) {
+      if (count >= limit) limit = Math.min(least, limit * 2)
       return
     }
     if (tookMs > deadlineMs * SLOW_SHARE) {
-      shrink(count, DECREASE.slow, worth)
+      shrink(count, DECREASE.slow, least)
       return
     }
     // A write that was not full shows nothing about larger ones.
@@ -76,13 +76,13 @@ export function createBatchSize(
 
   function failed(count: number): void {
     failures += 1
-    shrink(count, DECREASE.failed, failures < PATIENCE ? worth : 1)
+    shrink(count, DECREASE.failed, failures < PATIENCE ? least : 1)
   }
 
   /** Starts from the items of this write, which may be fewer than the limit but were too many. */
-  function shrink(count: number, share: number, least: number): void {
+  function shrink(count: number, share: number, bound: number): void {
     const smaller = Math.floor(Math.min(limit, count) * share)
-    limit = Math.max(1, smaller, Math.min(least, limit))
+    limit = Math.max(1, smaller, Math.min(bound, limit))
   }
 
   return {

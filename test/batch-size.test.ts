@@ -111,8 +111,8 @@ describe('the size of a write', () => {
     expect(size.limit).toBeGreaterThan(25)
   })
 
-  it('is not below what a write is worth because of slow writes or a few that fail', () => {
-    const size = createBatchSize(100, { deadlineMs: 1_000, worth: 25 })
+  it('is not below `least` because of slow writes or a few that fail', () => {
+    const size = createBatchSize(100, { deadlineMs: 1_000, least: 25 })
     for (let i = 0; i < 20; i++) size.written(size.limit, 900)
     expect(size.limit).toBe(25)
     for (let i = 0; i < 3; i++) size.failed(25)
@@ -123,7 +123,7 @@ describe('the size of a write', () => {
   })
 
   it('goes down to one where so many fail again and again, and back at once', () => {
-    const size = createBatchSize(100, { deadlineMs: 1_000, worth: 25 })
+    const size = createBatchSize(100, { deadlineMs: 1_000, least: 25 })
     for (let i = 0; i < 10; i++) size.failed(size.limit)
     expect(size.limit).toBe(1)
     for (let i = 0; i < 5; i++) size.written(size.limit, 900)

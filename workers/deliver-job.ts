@@ -35,7 +35,7 @@ export interface DeliveryParts {
   endOf: (lease: Lease) => Promise<HeartbeatResult['kind']>
   metrics: Pick<WorkerMetrics, 'onStarted' | 'onAccepted' | 'onStale'>
   /** The token that authorizes an async handler to report about this attempt. */
-  mintToken: (lease: Lease) => string
+  issueToken: (lease: Lease) => string
   /** Base of the URLs that async handlers report to; null: unknown. */
   publicUrl: () => string | null
   workerId: string
@@ -153,7 +153,7 @@ async function releaseClaim(
 function completionOf(parts: DeliveryParts, job: ClaimedJob, endpoint: Endpoint) {
   if (endpoint.completion === 'sync') return null
   const baseUrl = parts.publicUrl()
-  return baseUrl === null ? null : { baseUrl, token: parts.mintToken(job) }
+  return baseUrl === null ? null : { baseUrl, token: parts.issueToken(job) }
 }
 
 /** A 202 of an async endpoint does not end the attempt: its handler reports later. */
@@ -181,10 +181,10 @@ async function settleEnd(
     return true
   }
   if (!isOurs) return false
-  const diedOf = settlement.event === 'bury' ? settlement.failure.reason : null
+  const deathReason = settlement.event === 'bury' ? settlement.failure.reason : null
   const { attempt } = settlement
   const sent = { resent: end.isResent, runAt }
-  parts.countEnd({ jobId, endpoint: job.endpoint, attempt, diedOf }, sent)
+  parts.countEnd({ jobId, endpoint: job.endpoint, attempt, deathReason }, sent)
   return true
 }
 

@@ -68,7 +68,7 @@ const FIRST_CLAIM = 10
  * A claim is three commands, whatever its size. On a store that is slow to read, smaller claims
  * only take longer for each job.
  */
-const WORTH_CLAIM = 25
+const LEAST_CLAIM = 25
 /**
  * While outcomes are being stored, the next claim waits until it can be at least this share of the
  * jobs that the store can settle.
@@ -145,7 +145,7 @@ export class DeliveryLoop {
     this.#ready = createReadyEndpoints(parts.store)
     this.#size = createBatchSize(parts.concurrency, {
       deadlineMs: MAX_CLAIM_AGE_MS,
-      worth: Math.min(WORTH_CLAIM, parts.concurrency),
+      least: Math.min(LEAST_CLAIM, parts.concurrency),
     })
     this.#loop = new PollLoop({
       turn: () => this.#turn(),

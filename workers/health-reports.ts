@@ -46,7 +46,7 @@ export function createHealthReports(
   let waiting = new Map<string, HealthReport>()
   let stored = Promise.withResolvers<void>()
   /** Endpoints with a failure reported by this worker: their next success must be reported, too. */
-  const troubled = new Set<string>()
+  const failing = new Set<string>()
   let writing: Promise<void> | null = null
 
   async function writeAll(): Promise<void> {
@@ -79,11 +79,11 @@ export function createHealthReports(
       const known = waiting.get(name)
       if (known === undefined && waiting.size >= MAX_WAITING) return
       const isNews =
-        troubled.has(name) || endpoint.failureCount > 0 || endpoint.restingUntil !== null
+        failing.has(name) || endpoint.failureCount > 0 || endpoint.restingUntil !== null
       const report = reportAfter(known ?? emptyReport(name), endpoint, end, claimedAt, now)
       if (report === null || (isCalm(report) && !isNews)) return
-      if (isCalm(report)) troubled.delete(name)
-      else if (troubled.size < MAX_WAITING) troubled.add(name)
+      if (isCalm(report)) failing.delete(name)
+      else if (failing.size < MAX_WAITING) failing.add(name)
       waiting.set(name, report)
       writing ??= writeAll()
       await stored.promise

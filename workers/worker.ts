@@ -69,7 +69,7 @@ export function createWorker(
   const health = createHealthReports(store, endpoints.forget, log)
   const delivery = {
     ...{ clock: store.clock, sender, leases, settle: settler.settle, health, countEnd, metrics },
-    ...{ mintToken: store.attemptTokens.mint, publicUrl, workerId, log, ownFaults },
+    ...{ issueToken: store.attemptTokens.issue, publicUrl, workerId, log, ownFaults },
     release: (lease: Lease) => store.release([lease]),
     endOf: (lease: Lease) => endOf(store, lease),
   }

@@ -4,8 +4,8 @@
 // does not wait.
 import { setImmediate as nextTurn } from 'node:timers/promises'
 
-/** The share of the slots that must become free to be worth a write. */
-const WORTH = 1 / 2
+/** A write waits until this share of the slots is free. */
+const LEAST_SHARE = 1 / 2
 
 export interface WritePacer {
   /** Whether the last claim returned as many jobs as it asked for: then more are due. */
@@ -18,7 +18,7 @@ export interface WritePacer {
 
 /** @param concurrency of the worker */
 export function createWritePacer(concurrency: number): WritePacer {
-  const worth = Math.ceil(concurrency * WORTH)
+  const least = Math.ceil(concurrency * LEAST_SHARE)
   let ended = 0
   let gathering: Promise<void> | null = null
 
@@ -28,7 +28,7 @@ export function createWritePacer(concurrency: number): WritePacer {
     do {
       before = ended
       await nextTurn()
-    } while (ended > before && ended < worth)
+    } while (ended > before && ended < least)
     ended = 0
     gathering = null
   }

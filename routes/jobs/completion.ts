@@ -339,12 +339,12 @@ async function settle(parts: CompletionRoutes, job: Job, settlement: ReportedEnd
   const { attempt, jobId } = settlement
   const { endpoint } = job
   if (result === 'applied') {
-    const diedOf = settlement.event === 'bury' ? settlement.failure.reason : null
-    countEnd({ jobId, endpoint, attempt, diedOf })
+    const deathReason = settlement.event === 'bury' ? settlement.failure.reason : null
+    countEnd({ jobId, endpoint, attempt, deathReason })
   } else if (unanswered.take(settlement)) {
     // The earlier write was stored, but its response was lost.
     const stored = job.attempts.find(({ number }) => number === attempt.number) ?? attempt
-    countEnd({ jobId, endpoint, attempt: stored, diedOf: job.failure?.reason ?? null })
+    countEnd({ jobId, endpoint, attempt: stored, deathReason: job.failure?.reason ?? null })
   }
   return { applied: true as const }
 }

@@ -80,7 +80,7 @@ async function explain(store: Store, job: Job): Promise<Explanation> {
   if (endpoint === undefined || endpoint.deleting) {
     return because('endpoint_disabled', `endpoint "${job.endpoint}" is gone or being deleted`)
   }
-  const held = job.isBlocked ? await whyHeld(store, job) : null
+  const held = job.isBlocked ? await whyBlocked(store, job) : null
   if (held !== null) return held
   if (job.runAt > now) {
     const what = job.attemptCount === 0 ? 'it is due' : 'its next attempt is due'
@@ -155,7 +155,7 @@ function ago(instant: number, now: number): string {
   return `${formatDuration(Math.floor(passedMs / unitMs) * unitMs)} ago`
 }
 
-async function whyHeld(store: Store, job: Job): Promise<Explanation | null> {
+async function whyBlocked(store: Store, job: Job): Promise<Explanation | null> {
   if (job.waitingFor.length > 0) {
     const final = new Set(await store.finalAmong(job.waitingFor))
     const open = job.waitingFor.filter((id) => !final.has(id))

@@ -149,7 +149,7 @@ async function pulledJson(store: Store, claimed: ClaimedJob): Promise<string | n
   const job = await store.getJob(claimed.jobId)
   if (job === null || !isHeldBy(job, claimed)) return null
   return jobJson(job, {
-    token: store.attemptTokens.mint(claimed),
+    token: store.attemptTokens.issue(claimed),
     leaseExpiresAt: instantText(job.lease?.expiresAt ?? null),
     traceparent: claimed.trace?.traceparent ?? null,
     tracestate: claimed.trace?.tracestate ?? null,

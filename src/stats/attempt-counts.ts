@@ -23,8 +23,8 @@ export function createAttemptCounts({
   metrics: EndMetrics
   log: { info: (fields: object, message: string) => void }
 }): CountEnd {
-  return ({ jobId, endpoint, attempt, diedOf }, sent) => {
-    if (diedOf !== null) metrics.onDead(endpoint, diedOf)
+  return ({ jobId, endpoint, attempt, deathReason }, sent) => {
+    if (deathReason !== null) metrics.onDead(endpoint, deathReason)
     if (attempt === null) return
     const { number, outcome, statusCode, errorCode, durationMs, finishedAt } = attempt
     minuteStats.add(endpoint, outcome, durationMs, finishedAt)

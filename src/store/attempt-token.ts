@@ -16,17 +16,17 @@ const TOKEN_SHAPE = /^(\d{1,10})\.([A-Za-z0-9_-]{1,64})\.([A-Za-z0-9_-]{22})$/
  * id.
  */
 export interface AttemptTokens {
-  mint(lease: ProvenLease): string
-  /** The lease that the token was minted for; null: it was never minted for this job. */
+  issue(lease: ProvenLease): string
+  /** The lease that the token was issued for; null: it was never issued for this job. */
   read(jobId: string, token: string): ProvenLease | null
 }
 
-/** @param keys the encryption keys: the first mints, all are tried by read. */
+/** @param keys the encryption keys: `issue` uses the first, `read` tries all. */
 export function createAttemptTokens(keys: Buffer[]): AttemptTokens {
   const [first] = keys
   if (first === undefined) throw new Error('attempt tokens need a key')
   return {
-    mint({ jobId, fence, leaseId }) {
+    issue({ jobId, fence, leaseId }) {
       const mac = macOf(first, jobId, fence, leaseId).toString('base64url')
       return `${fence}.${leaseId}.${mac}`
     },

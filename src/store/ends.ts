@@ -10,14 +10,14 @@ export interface End {
   /** null: the job had no attempt in progress. */
   attempt: Attempt | null
   /** null: the job is not dead. */
-  diedOf: FailureReason | null
+  deathReason: FailureReason | null
 }
 
 export interface EndListeners {
   /** Returns a function that removes the listener. */
   add(listener: (end: End) => void): () => void
   /** Must be called only after the write is stored. */
-  tell(end: End): void
+  emit(end: End): void
 }
 
 export function createEndListeners(): EndListeners {
@@ -29,7 +29,7 @@ export function createEndListeners(): EndListeners {
         listeners.delete(listener)
       }
     },
-    tell(end) {
+    emit(end) {
       for (const listener of listeners) listener(end)
     },
   }

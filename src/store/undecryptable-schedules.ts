@@ -17,7 +17,7 @@ export interface UndecryptableSchedules {
    * Returns the result of `open`. If no key decrypts the settings, remembers the name and returns
    * null.
    */
-  openOrNote<T>(name: string, open: () => T): T | null
+  tryDecrypt<T>(name: string, open: () => T): T | null
 }
 
 export function rememberUndecryptableSchedules(
@@ -38,7 +38,7 @@ export function rememberUndecryptableSchedules(
       forgetOld()
       return [...remembered]
     },
-    openOrNote(name, open) {
+    tryDecrypt(name, open) {
       try {
         return open()
       } catch (error) {

@@ -46,8 +46,8 @@ describe.each(ENGINES)('on %s', (engine) => {
   ) {
     const { attempts, failure } = await jobOf(place.store, jobId)
     expect(attempts).toHaveLength(1)
-    const diedOf = failure?.reason ?? null
-    expect(ends).toEqual([{ jobId, endpoint, attempt: attempts[0], diedOf }])
+    const deathReason = failure?.reason ?? null
+    expect(ends).toEqual([{ jobId, endpoint, attempt: attempts[0], deathReason }])
   }
 
   async function lapsed(fields: Partial<NewJob>): Promise<ClaimedJob> {
@@ -75,7 +75,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     await expectTold(await endsOf(store, () => sweep(store)), again)
     const last = await lapsed({ maxAttempts: 1 })
     const ends = await endsOf(store, () => sweep(store))
-    expect(ends).toMatchObject([{ attempt: { outcome: 'lost' }, diedOf: 'lease_lost' }])
+    expect(ends).toMatchObject([{ attempt: { outcome: 'lost' }, deathReason: 'lease_lost' }])
     await expectTold(ends, last)
   })
 
@@ -93,7 +93,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     await expectTold(await endsOf(store, () => store.endOverdue([one.again])), one.claimed)
     const two = await overdue()
     const ends = await endsOf(store, () => store.endOverdue([two.dead]))
-    expect(ends).toMatchObject([{ diedOf: 'attempts_exhausted' }])
+    expect(ends).toMatchObject([{ deathReason: 'attempts_exhausted' }])
     await expectTold(ends, two.claimed)
     expect(await endsOf(store, () => store.endOverdue([one.again, two.dead]))).toEqual([])
     const three = await overdue(REPLACING)
@@ -116,7 +116,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     const claimed = await claimOne(store, endpoint)
     await store.deleteEndpoint(endpoint, { force: true, ifVersion: null })
     const ends = await endsOf(store, () => sweepClean(store))
-    expect(ends.map(({ diedOf }) => diedOf)).toEqual(Array(3).fill('endpoint_gone'))
+    expect(ends.map(({ deathReason }) => deathReason)).toEqual(Array(3).fill('endpoint_gone'))
     await expectTold(
       ends.filter(({ attempt }) => attempt !== null),
       claimed,
@@ -135,7 +135,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     await passed(store, expiresAt)
     const ends = await endsOf(store, () => sweepClean(store))
     expect(ends.map(({ jobId }) => jobId).sort()).toEqual(dying.map(({ id }) => id).sort())
-    expect(ends).toMatchObject(Array(2).fill({ endpoint, attempt: null, diedOf: 'expired' }))
+    expect(ends).toMatchObject(Array(2).fill({ endpoint, attempt: null, deathReason: 'expired' }))
   })
 
   /** Makes two jobs that depend on one, and one that depends on these two. */
@@ -158,7 +158,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     const settled = await endsOf(store, () => store.settle([burial(store, claimed)]))
     expect(settled.map(({ jobId }) => jobId).sort()).toEqual(bySettle.ids)
     expect(settled).toMatchObject(
-      Array(3).fill({ endpoint, attempt: null, diedOf: 'dependency_failed' }),
+      Array(3).fill({ endpoint, attempt: null, deathReason: 'dependency_failed' }),
     )
     const byCancel = await withDependents({})
     const cancelled = await endsOf(store, () => store.cancel([byCancel.first]))
@@ -176,7 +176,9 @@ describe.each(ENGINES)('on %s', (engine) => {
       counts = await sweep(store)
     })
     expect(counts).toMatchObject({ expired: 1, dependentsFailed: 3, effectsDone: 0 })
-    expect(ends.filter(({ diedOf }) => diedOf === 'dependency_failed')).toHaveLength(ids.length)
+    expect(ends.filter(({ deathReason }) => deathReason === 'dependency_failed')).toHaveLength(
+      ids.length,
+    )
   })
 
   test('what a holder settles itself is not reported', async () => {

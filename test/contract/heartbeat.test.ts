@@ -196,7 +196,7 @@ describe.each(ENGINES)('an attempt token on %s', (engine) => {
     const { store } = place
     const other = await place.open()
     const claimed = await enqueueAndClaim(store)
-    const token = store.attemptTokens.mint(leaseOf(claimed))
+    const token = store.attemptTokens.issue(leaseOf(claimed))
     expect(store.attemptTokens.read(claimed.jobId, token)).toEqual(provenOf(claimed))
     expect(other.attemptTokens.read(claimed.jobId, token)).toEqual(provenOf(claimed))
     expect(encodeURIComponent(token)).toBe(token)
@@ -206,7 +206,7 @@ describe.each(ENGINES)('an attempt token on %s', (engine) => {
     const { attemptTokens } = place.store
     const claimed = await enqueueAndClaim(place.store)
     const other = await enqueueAndClaim(place.store)
-    const token = attemptTokens.mint(leaseOf(claimed))
+    const token = attemptTokens.issue(leaseOf(claimed))
     expect(attemptTokens.read(other.jobId, token)).toBeNull()
     // The last character holds four bits that base64 ignores.
     for (let at = 0; at < token.length - 1; at++) {
@@ -222,7 +222,7 @@ describe.each(ENGINES)('an attempt token on %s', (engine) => {
   test('of an earlier attempt is known and has lost the lease', async () => {
     const { store } = place
     const first = await enqueueAndClaim(store)
-    const token = store.attemptTokens.mint(leaseOf(first))
+    const token = store.attemptTokens.issue(leaseOf(first))
     await store.settle([laterAgain(store, first)])
     const second = await claimOne(store, first.endpoint)
     const lease = store.attemptTokens.read(first.jobId, token)
@@ -235,9 +235,9 @@ describe.each(ENGINES)('an attempt token on %s', (engine) => {
     const next = Buffer.alloc(32, 9)
     const both = await place.open({ encryptionKeys: [next, place.encryptionKey] })
     const claimed = await enqueueAndClaim(store)
-    const old = store.attemptTokens.mint(leaseOf(claimed))
+    const old = store.attemptTokens.issue(leaseOf(claimed))
     expect(both.attemptTokens.read(claimed.jobId, old)).toEqual(provenOf(claimed))
-    const fresh = both.attemptTokens.mint(leaseOf(claimed))
+    const fresh = both.attemptTokens.issue(leaseOf(claimed))
     expect(store.attemptTokens.read(claimed.jobId, fresh)).toBeNull()
   })
 })

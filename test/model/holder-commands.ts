@@ -135,7 +135,7 @@ export async function lookForOverdue(fixture: Fixture): Promise<void> {
   const { store, world } = fixture
   const found = await store.overdue(1_000)
   const expected = [...world.jobs.values()].filter(
-    ({ phase, lease }) => phase === 'awaiting_completion' && lease?.hasLapsed,
+    ({ phase, lease }) => phase === 'awaiting_completion' && lease?.hasExpired,
   )
   expect(found.map(({ jobId }) => jobId).toSorted()).toEqual(
     expected.map(({ id }) => id).toSorted(),

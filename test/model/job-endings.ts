@@ -19,7 +19,7 @@ export type AttemptEnd =
   | { event: 'reschedule' | 'postpone'; outcome: Attempt['outcome']; runAt: number }
   | { event: 'bury'; outcome: Attempt['outcome'] }
 
-export function startAttempt(job: ModelJob, lease: Lease, hasLapsed: boolean): void {
+export function startAttempt(job: ModelJob, lease: Lease, hasExpired: boolean): void {
   job.state = 'running'
   job.phase = 'sending'
   job.fence++
@@ -27,7 +27,7 @@ export function startAttempt(job: ModelJob, lease: Lease, hasLapsed: boolean): v
   job.attemptsLeft--
   job.progress = null
   job.version++
-  job.lease = { fence: lease.fence, leaseId: lease.leaseId, hasLapsed }
+  job.lease = { fence: lease.fence, leaseId: lease.leaseId, hasExpired }
 }
 
 function holds({ lease }: ModelJob, { fence, leaseId }: Lease): boolean {
@@ -40,7 +40,7 @@ export function settle(world: World, lease: Lease, end: AttemptEnd): SettleResul
   if (end.event === 'await') {
     if (job.phase !== 'sending') return 'already_applied'
     job.phase = 'awaiting_completion'
-    if (!end.isPast && job.lease) job.lease.hasLapsed = false
+    if (!end.isPast && job.lease) job.lease.hasExpired = false
     job.version++
     return 'applied'
   }
@@ -89,7 +89,7 @@ function wasToldBefore(job: ModelJob, { fence, leaseId }: Lease, end: AttemptEnd
 export function renew(world: World, lease: Lease): RenewResult {
   const job = jobIn(world, lease.jobId)
   if (!holds(job, lease) || job.phase !== 'sending' || job.lease === null) return 'lease_lost'
-  job.lease.hasLapsed = false
+  job.lease.hasExpired = false
   return 'applied'
 }
 
@@ -102,7 +102,7 @@ export function heartbeat(world: World, lease: Lease, progress: number): Heartbe
     if (isByPeople && job.state === 'cancelled') return 'cancelled'
     return isByPeople && job.state === 'dead' ? 'evicted' : 'lease_lost'
   }
-  if (job.phase === 'awaiting_completion') job.lease.hasLapsed = false
+  if (job.phase === 'awaiting_completion') job.lease.hasExpired = false
   job.progress = progress
   job.version++
   return 'applied'
@@ -123,7 +123,7 @@ export type OverdueEnding = { event: 'time_out'; runAt: number } | { event: 'bur
 export function endOverdue(world: World, lease: Lease, end: OverdueEnding): SettleResult {
   const job = jobIn(world, lease.jobId)
   const isOverdue =
-    holds(job, lease) && job.phase === 'awaiting_completion' && job.lease?.hasLapsed === true
+    holds(job, lease) && job.phase === 'awaiting_completion' && job.lease?.hasExpired === true
   const isAllowed = job.isSuperseded || end.event === 'bury_timed_out' || job.attemptsLeft > 0
   if (!isOverdue || !isAllowed) {
     const known = job.attempts.some(
@@ -149,7 +149,7 @@ export function sweepClean(world: World, now: number): void {
   const expired = jobs.filter((job) => job.state === 'queued' && hasExpired(job, now))
   for (const job of jobs) if (job.isBlocked) lookAtHeld(world, job)
   for (const job of jobs) {
-    if (job.phase === 'sending' && job.lease?.hasLapsed) endLapsed(world, job, now)
+    if (job.phase === 'sending' && job.lease?.hasExpired) endLapsed(world, job, now)
   }
   for (const job of jobs) {
     if (job.state === 'queued' && hasExpired(job, now)) finish(world, job, 'dead', 'expired')

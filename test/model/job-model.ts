@@ -12,7 +12,7 @@ import {
 export interface ModelLease {
   fence: number
   leaseId: string
-  hasLapsed: boolean
+  hasExpired: boolean
 }
 
 export interface ModelJob {

@@ -55,8 +55,8 @@ describe('a lease proved by what the lifecycle says of holders', {
   test('is proved by fence and lease id, the sweeper’s by these and the expiry', () => {
     expect(REAL_RULES).toMatchObject({
       holder: ['fence', 'lease id'],
-      lapsed: ['fence', 'lease id', 'expiry'],
-      provesLapse: true,
+      sweeper: ['fence', 'lease id', 'expiry'],
+      provesExpiry: true,
     })
   })
 
@@ -99,19 +99,19 @@ describe('a lease proved by what the lifecycle says of holders', {
   })
 
   test('does not help when a worker goes on after a renewal that matched nothing', () => {
-    const result = searched('deaf renewal', { heedsRenewals: false }, NO_ROLL_BACK)
+    const result = searched('failed renewal ignored', { stopsOnLostLease: false }, NO_ROLL_BACK)
     expect(result.breaks).toMatch(/^two requests are out at once/)
   })
 
   test('does not help when the sweeper proves nothing of what it saw', () => {
-    const unguarded = { lapsed: [], provesLapse: false }
+    const unguarded = { sweeper: [], provesExpiry: false }
     const result = searched('sweeper without its guard', unguarded, NO_ROLL_BACK)
     expect(result.breaks).toMatch(/^reclaim ended a lease that had been renewed/)
   })
 
   test('needs the expiry as the sweeper saw it, or the proof that the present one has passed', () => {
-    const lapsed = ['fence', 'lease id'] as const
-    const result = searched('sweeper without the expiry', { lapsed, provesLapse: false }, SMALL)
+    const sweeper = ['fence', 'lease id'] as const
+    const result = searched('sweeper without the expiry', { sweeper, provesExpiry: false }, SMALL)
     expect(result.breaks).toMatch(/^reclaim ended a lease that had been renewed/)
   })
 })

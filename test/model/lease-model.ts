@@ -29,8 +29,8 @@ export interface Worker {
   /** The result that a worker at `ended` writes. */
   result: EventName | null
   /** The response said that the renewal matched nothing, but the worker continued. */
-  isDeaf: boolean
-  /** The worker is deaf, and continued after the deadline of its lease. */
+  ignoresLostLease: boolean
+  /** The worker ignores the loss, and continued after the deadline of its lease. */
   isPast: boolean
   /** A write of the worker that is delayed, and arrives later or never. */
   late: { event: EventName; fence: number; leaseId: number } | null
@@ -65,7 +65,7 @@ export const IDLE: Worker = {
   fence: 0,
   leaseId: 0,
   result: null,
-  isDeaf: false,
+  ignoresLostLease: false,
   isPast: false,
   late: null,
 }
@@ -132,7 +132,7 @@ function wrongOf(
   if (event === 'claim' && after.fence <= record.fence) return 'a claim has no fence of its own'
   if (event === 'claim' || event === 'cancel' || event === 'retry') return null
   if (record.leaseId !== leaseId) return `${event} was applied by one whose lease is over`
-  if (expiry !== undefined && !(record.hasLapsed && record.expiry === expiry)) {
+  if (expiry !== undefined && !(record.hasExpired && record.expiry === expiry)) {
     return `${event} ended a lease that had been renewed`
   }
   if (record.phase === 'awaiting' && isOfSender(event)) {
@@ -174,18 +174,18 @@ export function keyOf({ record, workers, seen, left }: State): string {
 }
 
 function recordKey(record: LeaseRecord): string {
-  const { state, phase, fence, leaseId, expiry, hasLapsed, attemptsLeft, forgiven } = record
+  const { state, phase, fence, leaseId, expiry, hasExpired, attemptsLeft, forgiven } = record
   let attempts = ''
   for (const one of record.attempts) attempts += `${one.leaseId}.${one.fence}.${one.event},`
   const isUndoable = record.beforeClaim !== null
   // attemptCount is left out: it follows from the attempts and the state, as flawOf checks for each
   // record.
-  const lease = `${phase} ${fence} ${leaseId} ${expiry} ${hasLapsed}`
+  const lease = `${phase} ${fence} ${leaseId} ${expiry} ${hasExpired}`
   return `${state} ${lease} ${attemptsLeft} ${forgiven} ${attempts} ${isUndoable}`
 }
 
-function workerKey({ at, fence, leaseId, result, isDeaf, isPast, late }: Worker): string {
+function workerKey({ at, fence, leaseId, result, ignoresLostLease, isPast, late }: Worker): string {
   const onItsWay = late === null ? '' : `${late.event} ${late.fence} ${late.leaseId}`
   if (at === 'idle') return onItsWay
-  return `${at} ${fence} ${leaseId} ${result} ${isDeaf} ${isPast} ${onItsWay}`
+  return `${at} ${fence} ${leaseId} ${result} ${ignoresLostLease} ${isPast} ${onItsWay}`
 }

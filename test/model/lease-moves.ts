@@ -151,7 +151,7 @@ function releaseSteps(rules: Rules, state: State, index: number, worker: Worker)
 function renewalSteps(rules: Rules, state: State, index: number, worker: Worker): Step[] {
   const counted = spend(state, 'renewals')
   if (counted === null) return []
-  const lost = rules.heedsRenewals ? idle(worker) : { isDeaf: true }
+  const lost = rules.stopsOnLostLease ? idle(worker) : { ignoresLostLease: true }
   return deliveries(rules, counted, index, 'renew', worker, {
     answered: (applied) => (applied ? {} : lost),
     unanswered: {},

@@ -24,11 +24,11 @@ export interface Rules {
   /** What a holder proves about its lease. */
   holder: readonly Proven[]
   /** What the sweeper proves about the lease that it has read. */
-  lapsed: readonly Proven[]
+  sweeper: readonly Proven[]
   /** Whether the sweeper also proves that the lease has expired. */
-  provesLapse: boolean
+  provesExpiry: boolean
   /** Whether a worker whose renewal matched nothing gives up its attempt. */
-  heedsRenewals: boolean
+  stopsOnLostLease: boolean
 }
 
 /** The sentence of a guard begins with what it compares: "fence and lease id are those of …". */
@@ -40,9 +40,9 @@ function provenBy(sentence: string): Proven[] {
 export const REAL_RULES: Rules = {
   table: LIFECYCLE,
   holder: provenBy(GUARDS.holder),
-  lapsed: provenBy(GUARDS.lease_expired),
-  provesLapse: GUARDS.lease_expired.includes('has passed'),
-  heedsRenewals: true,
+  sweeper: provenBy(GUARDS.lease_expired),
+  provesExpiry: GUARDS.lease_expired.includes('has passed'),
+  stopsOnLostLease: true,
 }
 
 interface AttemptRecord {
@@ -60,7 +60,7 @@ export interface LeaseRecord {
   /** The number of the current expiry of the lease, counted from its claim. */
   expiry: number
   /** The current expiry has passed by the store's clock. */
-  hasLapsed: boolean
+  hasExpired: boolean
   attemptCount: number
   attemptsLeft: number
   attempts: readonly AttemptRecord[]
@@ -76,7 +76,7 @@ export const NEW_RECORD: LeaseRecord = {
   fence: 0,
   leaseId: null,
   expiry: 0,
-  hasLapsed: false,
+  hasExpired: false,
   attemptCount: 0,
   attemptsLeft: MAX_ATTEMPTS,
   attempts: [],
@@ -104,8 +104,8 @@ type Proof = (record: LeaseRecord, writer: Writer, rules: Rules) => boolean
 
 const PROOFS: Record<Guard, Proof> = {
   holder: (record, writer, { holder }) => provesAll(record, writer, holder),
-  lease_expired: (record, writer, { lapsed, provesLapse }) =>
-    provesAll(record, writer, lapsed) && (record.hasLapsed || !provesLapse),
+  lease_expired: (record, writer, { sweeper, provesExpiry }) =>
+    provesAll(record, writer, sweeper) && (record.hasExpired || !provesExpiry),
   sending: ({ phase }) => phase === 'sending',
   awaiting: ({ phase }) => phase === 'awaiting',
   attempts_left: ({ attemptsLeft }) => attemptsLeft > 0,
@@ -166,11 +166,16 @@ export function write(
   }
   if (also.includes('drops the lease')) Object.assign(after, NO_LEASE)
   if (also.includes('new lease')) {
-    Object.assign(after, { leaseId: writer.leaseId, phase: 'sending', expiry: 1, hasLapsed: false })
+    Object.assign(after, {
+      leaseId: writer.leaseId,
+      phase: 'sending',
+      expiry: 1,
+      hasExpired: false,
+    })
   }
   if (also.includes('phase = awaiting_completion')) after.phase = 'awaiting'
   if (also.includes('lease.expiresAt = the later') && !writer.isShort) {
-    Object.assign(after, { expiry: record.expiry + 1, hasLapsed: false })
+    Object.assign(after, { expiry: record.expiry + 1, hasExpired: false })
   }
   if (also.includes('fence + 1')) after.fence += 1
   after.attemptCount += changeOf(also, 'attemptCount')
@@ -181,7 +186,7 @@ export function write(
   return after
 }
 
-const NO_LEASE = { leaseId: null, phase: null, expiry: 0, hasLapsed: false } as const
+const NO_LEASE = { leaseId: null, phase: null, expiry: 0, hasExpired: false } as const
 
 function changeOf(also: string, counter: string): number {
   if (also.includes(`${counter} + 1`)) return 1

@@ -31,8 +31,8 @@ function sweeperSteps(rules: Rules, state: State): Step[] {
     })
     return [forgets, ...ends]
   }
-  const { fence, leaseId, expiry, hasLapsed } = record
-  if (leaseId === null || !hasLapsed) return []
+  const { fence, leaseId, expiry, hasExpired } = record
+  if (leaseId === null || !hasExpired) return []
   const says = `the sweeper sees that lease ${leaseId} has run out`
   return [{ says, to: { ...state, seen: { fence, leaseId, expiry } } }]
 }
@@ -57,12 +57,12 @@ function byHandSteps(rules: Rules, state: State): Step[] {
 function timeSteps({ record, ...others }: State): Step[] {
   const steps: Step[] = []
   const { leaseId } = record
-  if (leaseId !== null && !record.hasLapsed) {
+  if (leaseId !== null && !record.hasExpired) {
     const says = `time passes over the end of lease ${leaseId}; who holds it stood still`
-    steps.push({ says, to: { ...others, record: { ...record, hasLapsed: true } } })
+    steps.push({ says, to: { ...others, record: { ...record, hasExpired: true } } })
   }
   for (const [index, worker] of others.workers.entries()) {
-    if (!worker.isDeaf || worker.isPast) continue
+    if (!worker.ignoresLostLease || worker.isPast) continue
     const says = `time passes over the end of lease ${worker.leaseId}, which is over anyway`
     steps.push({ says, to: become({ record, ...others }, index, { isPast: true }) })
   }

@@ -350,7 +350,7 @@ describe('keys that change', () => {
   test('tokens of attempts need no endpoint to be stored before, and outlive the process', async () => {
     const lease = { jobId: 'job_1', fence: 3, leaseId: 'lease' }
     const first = await open()
-    const token = first.attemptTokens.mint(lease)
+    const token = first.attemptTokens.issue(lease)
     await first.close()
     expect((await open()).attemptTokens.read('job_1', token)).toEqual(lease)
   })

@@ -11,7 +11,7 @@ function remembering() {
     () => clock.ms,
   )
   const meet = (name: string) =>
-    undecryptable.openOrNote(name, () => {
+    undecryptable.tryDecrypt(name, () => {
       throw new StoreUnusable('no key')
     })
   return { undecryptable, meet, told, clock }
@@ -32,11 +32,11 @@ test('each is told of once a minute, however often it is met, and looked past me
 
 test('what can be opened is, and any other error is not swallowed', () => {
   const { undecryptable, told } = remembering()
-  expect(undecryptable.openOrNote('a', () => 'plain')).toBe('plain')
+  expect(undecryptable.tryDecrypt('a', () => 'plain')).toBe('plain')
   const fail = () => {
     throw new TypeError('a bug')
   }
-  expect(() => undecryptable.openOrNote('a', fail)).toThrow(TypeError)
+  expect(() => undecryptable.tryDecrypt('a', fail)).toThrow(TypeError)
   expect(told).toEqual([])
 })
 

@@ -83,7 +83,7 @@ export function rememberEligibleEndpoints(endpoints: MongoContext['endpoints']):
       const eligible = new Map<string, { isLimited: boolean }>()
       for (const name of names) {
         const endpoint = asked.get(name) ?? remembered.get(name)?.endpoint ?? null
-        if (endpoint !== null && handsOut(endpoint, now)) {
+        if (endpoint !== null && isEligible(endpoint, now)) {
           eligible.set(name, { isLimited: isLimited(limitsOf(endpoint)) })
         }
       }
@@ -136,7 +136,7 @@ export async function releaseAdmission(
   return matchedCount === updates.length
 }
 
-function handsOut(endpoint: Eligibility, now: number): boolean {
+function isEligible(endpoint: Eligibility, now: number): boolean {
   const { deleting, paused, disabledReason, restingUntil } = endpoint
   if (deleting || paused || disabledReason !== null) return false
   return restingUntil === null || restingUntil.getTime() <= now

@@ -132,7 +132,7 @@ export async function cancel(context: MongoContext, ids: string[]): Promise<Comm
     },
     onWritten({ _id: jobId, endpoint }, { attempt }) {
       if (attempt === undefined) return
-      context.ends.tell({ jobId, endpoint, attempt: attemptOf(attempt), diedOf: null })
+      context.ends.emit({ jobId, endpoint, attempt: attemptOf(attempt), deathReason: null })
     },
     onUnacknowledged({ _id }, { attempt }) {
       const { unacknowledgedCancels: noted } = context
@@ -159,7 +159,7 @@ function reportUnacknowledged(
   if (attempt === undefined) return
   unacknowledgedCancels.delete(jobId)
   if (!attempts.some(({ writeId }) => writeId === attempt.writeId)) return
-  ends.tell({ jobId, endpoint, attempt: attemptOf(attempt), diedOf: null })
+  ends.emit({ jobId, endpoint, attempt: attemptOf(attempt), deathReason: null })
 }
 
 export async function retry(

@@ -95,13 +95,13 @@ export function guardOf(event: EventName, proof: Proof): JobFilter {
 export async function reportDeaths<T extends Ended>(
   context: MongoContext,
   jobs: T[],
-  diedOf: FailureReason,
+  deathReason: FailureReason,
   { writeId, count }: { writeId: string; count: number },
   deadline: Deadline,
 ): Promise<T[]> {
   const ended = await writtenAmong(context, jobs, { writeId }, count, deadline)
   for (const { _id: jobId, endpoint } of ended) {
-    context.ends.tell({ jobId, endpoint, attempt: null, diedOf })
+    context.ends.emit({ jobId, endpoint, attempt: null, deathReason })
   }
   return ended
 }
@@ -110,7 +110,7 @@ export async function reportDeaths<T extends Ended>(
 export async function reportEndedAttempts<T extends Ended>(
   context: MongoContext,
   ends: { job: T; attempt: AttemptDocument }[],
-  diedOf: FailureReason | null,
+  deathReason: FailureReason | null,
   { writeId, count }: { writeId: string; count: number },
   deadline: Deadline,
 ): Promise<T[]> {
@@ -120,7 +120,7 @@ export async function reportEndedAttempts<T extends Ended>(
   for (const { job, attempt } of ends) {
     if (!ended.has(job)) continue
     const { _id: jobId, endpoint } = job
-    context.ends.tell({ jobId, endpoint, attempt: attemptOf(attempt), diedOf })
+    context.ends.emit({ jobId, endpoint, attempt: attemptOf(attempt), deathReason })
   }
   return [...ended]
 }

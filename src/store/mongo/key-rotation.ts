@@ -94,7 +94,7 @@ async function reencrypt(context: MongoContext, found: Sealed[]) {
   const { box, undecryptable } = context
   const operations = found.flatMap(({ _id, settings }) => {
     if (box.isCurrent(settings)) return []
-    const plain = undecryptable.openOrNote(_id, () => box.open(settings, _id))
+    const plain = undecryptable.tryDecrypt(_id, () => box.open(settings, _id))
     if (plain === null) return []
     // The guard: the settings are still those that were decrypted.
     const update = { $set: { settings: box.seal(plain, _id) } }

@@ -266,12 +266,12 @@ async function removeDocuments(
 ): Promise<number> {
   if (documents.length === 0) return 0
   const { deletedCount } = await run(startDeadline(), (limit) =>
-    waiting.deleteMany(heldFilter(documents), limit),
+    waiting.deleteMany(filterOfHeld(documents), limit),
   )
   return deletedCount
 }
 
-function heldFilter(documents: TakenDocument[]): Filter<OutboxDocument> {
+function filterOfHeld(documents: TakenDocument[]): Filter<OutboxDocument> {
   const byHold = Map.groupBy(documents, ({ holdId }) => holdId)
   const alternatives = [...byHold].map(([holdId, some]) => ({
     _id: { $in: some.map(idOf) },
@@ -362,7 +362,7 @@ async function moveAside(
   if (documents.length === 0) return 0
   const { waiting, rejected, context } = outbox
   const pipeline = [
-    { $match: heldFilter(documents) },
+    { $match: filterOfHeld(documents) },
     { $unset: 'posthornMove' },
     { $replaceWith: { $mergeObjects: ['$$ROOT', { $literal: beside }] } },
     {

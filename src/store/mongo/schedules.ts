@@ -169,7 +169,7 @@ function decryptable(
 ): Schedule[] {
   return documents.flatMap((document) => {
     const { _id, settings } = document
-    const opened = undecryptable.openOrNote(_id, () => box.open(settings, _id))
+    const opened = undecryptable.tryDecrypt(_id, () => box.open(settings, _id))
     return opened === null ? [] : [scheduleOf(document, opened)]
   })
 }

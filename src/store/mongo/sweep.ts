@@ -283,7 +283,7 @@ export async function endOverdue(
     if (results[i] !== 'applied') return
     const { jobId, endpoint, attempt } = end
     const isDead = end.event === 'bury_timed_out' && !withdrawn.includes(jobId)
-    context.ends.tell({ jobId, endpoint, attempt, diedOf: isDead ? end.failure.reason : null })
+    context.ends.emit({ jobId, endpoint, attempt, deathReason: isDead ? end.failure.reason : null })
   })
   context.notifyWork()
   await tryFinishEffects(context, finished)
@@ -354,8 +354,8 @@ async function writeExpired(
   const { modifiedCount: count } = await run(deadline, (commandLimit) =>
     context.jobs.bulkWrite(updates, { ordered: false, ...commandLimit }),
   )
-  const diedOf = event === 'bury_lost' ? LEASE_LOST.reason : null
-  const ended = await reportEndedAttempts(context, ends, diedOf, { writeId, count }, deadline)
+  const deathReason = event === 'bury_lost' ? LEASE_LOST.reason : null
+  const ended = await reportEndedAttempts(context, ends, deathReason, { writeId, count }, deadline)
   if (event === 'reclaim') return { count, after: NO_EFFECTS }
   return {
     count,

@@ -158,7 +158,7 @@ function failDependent(
   })
   if (changes === 0) return false
   const { id: jobId, endpoint } = row
-  reportEnd(database, { jobId, endpoint, attempt: null, diedOf: failure.reason })
+  reportEnd(database, { jobId, endpoint, attempt: null, deathReason: failure.reason })
   return true
 }
 

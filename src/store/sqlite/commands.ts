@@ -99,7 +99,7 @@ function cancelRunning(database: Database, id: string, row: FoundRow, now: numbe
     .statement(CANCEL_RUNNING)
     .run({ seq: row.seq, line, finishedAt: now })
   if (changes === 0) return false
-  reportEnd(database, { jobId: id, endpoint: row.endpoint, attempt, diedOf: null })
+  reportEnd(database, { jobId: id, endpoint: row.endpoint, attempt, deathReason: null })
   return true
 }
 

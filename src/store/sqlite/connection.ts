@@ -57,7 +57,7 @@ export interface Database {
  * Called in the transaction that ends an attempt or a job. Listeners get the end after the commit.
  */
 export function reportEnd({ connection, ends }: Database, end: End): void {
-  connection.afterCommit(() => ends.tell(end))
+  connection.afterCommit(() => ends.emit(end))
 }
 
 /** fences.ts reserves them. */

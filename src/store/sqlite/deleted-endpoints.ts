@@ -94,7 +94,7 @@ function endJobsOf(
   const { connection, clock } = database
   const now = clock.now()
   const death = { finishedAt: now, ...ENDPOINT_GONE }
-  const end = { endpoint: name, diedOf: ENDPOINT_GONE.reason }
+  const end = { endpoint: name, deathReason: ENDPOINT_GONE.reason }
   let abandoned = 0
   const queued = connection.statement(CLAIMABLE_OF).all({ name, limit: abandonLimit })
   const blocked = connection

@@ -75,7 +75,7 @@ async function reencryptSome(
 ): Promise<void> {
   const changes = rows.flatMap(({ name, settings }) => {
     if (keys.isCurrent(settings)) return []
-    const plain = undecryptable.openOrNote(name, () => keys.open(settings, name))
+    const plain = undecryptable.tryDecrypt(name, () => keys.open(settings, name))
     return plain === null ? [] : [{ name, settings, newSettings: keys.seal(plain, name) }]
   })
   if (changes.length === 0) return

@@ -168,7 +168,7 @@ function take(
 
 function decryptable({ keys, undecryptable }: Database, rows: ScheduleRow[]): Schedule[] {
   return rows.flatMap((row) => {
-    const settings = undecryptable.openOrNote(row.name, () => keys.open(row.settings, row.name))
+    const settings = undecryptable.tryDecrypt(row.name, () => keys.open(row.settings, row.name))
     return settings === null ? [] : [toSchedule(row, settings)]
   })
 }

@@ -148,7 +148,7 @@ function lazyAttemptTokens(keys: () => Buffer[]): AttemptTokens {
     return tokens
   }
   return {
-    mint: (lease) => made().mint(lease),
+    issue: (lease) => made().issue(lease),
     read: (jobId, token) => made().read(jobId, token),
   }
 }

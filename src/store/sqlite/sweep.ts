@@ -288,8 +288,8 @@ function endExpiredLease(
     ...{ line: attemptLine(attempt, lease, event), ...values },
   })
   if (changes === 0) return false
-  const diedOf = event === 'bury_lost' ? LEASE_LOST.reason : null
-  reportEnd(database, { jobId: row.id, endpoint: row.endpoint, attempt, diedOf })
+  const deathReason = event === 'bury_lost' ? LEASE_LOST.reason : null
+  reportEnd(database, { jobId: row.id, endpoint: row.endpoint, attempt, deathReason })
   return true
 }
 
@@ -318,7 +318,7 @@ async function expire(
       if (row === undefined) continue
       expired++
       const { id, endpoint } = row as { id: string; endpoint: string }
-      reportEnd(database, { jobId: id, endpoint, attempt: null, diedOf: EXPIRED.reason })
+      reportEnd(database, { jobId: id, endpoint, attempt: null, deathReason: EXPIRED.reason })
     }
     return { expired, ...runFinishEffects(database) }
   })
@@ -412,14 +412,14 @@ function endOne(database: Database, end: OverdueEnd): SettleResult {
       ? connection.statement(TIME_OUT).run({ ...proof, line, runAt: end.runAt })
       : connection.statement(BURY_TIMED_OUT).run({ ...proof, line, finishedAt, ...end.failure })
   if (changes === 1) {
-    const diedOf = end.event === 'bury_timed_out' ? end.failure.reason : null
-    reportEnd(database, { jobId, endpoint, attempt, diedOf })
+    const deathReason = end.event === 'bury_timed_out' ? end.failure.reason : null
+    reportEnd(database, { jobId, endpoint, attempt, deathReason })
     return 'applied'
   }
   const withdrawn = connection
     .statement(WITHDRAW_OVERDUE)
     .run({ ...proof, line: attemptLine(attempt, end, 'withdraw_lost'), finishedAt })
   if (withdrawn.changes === 0) return repeatResult(database, end)
-  reportEnd(database, { jobId, endpoint, attempt, diedOf: null })
+  reportEnd(database, { jobId, endpoint, attempt, deathReason: null })
   return 'applied'
 }

@@ -18,7 +18,7 @@ export function createSender(url: string): Sender {
     async send(id, text) {
       const body = Buffer.from(text)
       const timestamp = Math.floor(Date.now() / 1000)
-      const { statusCode, body: answer } = await request(url, {
+      const { statusCode, body: reply } = await request(url, {
         dispatcher: agent,
         method: 'POST',
         headers: {
@@ -29,8 +29,8 @@ export function createSender(url: string): Sender {
         },
         body,
       })
-      await answer.dump()
-      if (statusCode !== 200) throw new Error(`the sink answered ${statusCode}`)
+      await reply.dump()
+      if (statusCode !== 200) throw new Error(`the sink responded with ${statusCode}`)
     },
     close: () => agent.close(),
   }

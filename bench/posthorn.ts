@@ -67,12 +67,12 @@ export async function startPosthorn(settings: PosthornSettings): Promise<Posthor
   const workers: Child[] = []
 
   async function ask(method: string, path: string, body?: string): Promise<unknown> {
-    const answer = await fetch(`${apiUrl}${path}`, {
+    const response = await fetch(`${apiUrl}${path}`, {
       method,
       ...(body === undefined ? {} : { body, headers: { 'content-type': 'application/json' } }),
     })
-    const text = await answer.text()
-    if (!answer.ok) throw new Error(`${method} ${path} was answered by ${answer.status}: ${text}`)
+    const text = await response.text()
+    if (!response.ok) throw new Error(`${method} ${path} got ${response.status}: ${text}`)
     return text === '' ? null : JSON.parse(text)
   }
 

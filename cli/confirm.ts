@@ -5,7 +5,7 @@ import { CommandFailed, UsageError } from './exit.ts'
 
 export const YES_OPTION = {
   type: 'boolean',
-  help: 'do not ask; required without a terminal',
+  help: 'do not ask for confirmation; required without a terminal',
 } as const satisfies Option
 
 /**

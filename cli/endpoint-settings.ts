@@ -11,7 +11,7 @@ export const PUT_OPTIONS = {
   url: { type: 'string', value: 'URL', help: 'where its jobs are sent' },
   pull: { type: 'boolean', help: 'no URL: its jobs are pulled, for example by posthorn listen' },
   description: { type: 'string', value: 'TEXT', help: 'a note for people' },
-  timeout: { type: 'string', value: 'DURATION', help: 'of one attempt; default 15s' },
+  timeout: { type: 'string', value: 'DURATION', help: 'limit of one attempt; default 15s' },
   'max-attempts': { type: 'string', value: 'N', help: 'attempts before a job is dead; default 10' },
   concurrency: {
     type: 'string',

@@ -24,7 +24,7 @@ async function main(words: string[]): Promise<number> {
   if (word === '--version') return show(`${VERSION}\n`)
   const entry = entryOf(word)
   if (entry === undefined) {
-    throw new UsageError(`posthorn does not know "${words.join(' ')}".\n\n${overview().trimEnd()}`)
+    throw new UsageError(`posthorn has no command "${words.join(' ')}".\n\n${overview().trimEnd()}`)
   }
   const { command } = await entry.load()
   if (!('verbs' in command)) return runAction(word, command, rest)
@@ -37,7 +37,7 @@ async function main(words: string[]): Promise<number> {
   const action = Object.hasOwn(command.verbs, verb) ? command.verbs[verb] : undefined
   if (action !== undefined) return runAction(`${word} ${verb}`, action, further)
   const known = Object.keys(command.verbs).join(', ')
-  throw new UsageError(`posthorn ${word} does not know "${verb}"; it knows ${known}.`)
+  throw new UsageError(`posthorn ${word} has no verb "${verb}"; expected ${known}.`)
 }
 
 async function runAction(name: string, action: Action, words: string[]): Promise<number> {

@@ -10,7 +10,7 @@ class Refused extends Error {
   /** @param {number} status @param {{code?: string, detail?: string, errors?: {path: string, message: string}[]}} problem */
   constructor(status, problem) {
     const fields = (problem.errors ?? []).map(({ path, message }) => `${path}: ${message}`)
-    super([problem.detail ?? `the answer was ${status}`, ...fields].join('; '))
+    super([problem.detail ?? `the response had the status ${status}`, ...fields].join('; '))
     this.status = status
     this.code = problem.code ?? ''
   }
@@ -40,7 +40,7 @@ export function now() {
 export function keepKey(key) {
   if (key === null) sessionStorage.removeItem(KEY_SLOT)
   else sessionStorage.setItem(KEY_SLOT, key)
-  change({ keyWanted: key === null ? 'The key was forgotten on this page.' : null })
+  change({ keyWanted: key === null ? 'This page no longer has the key.' : null })
 }
 
 export function hasKey() {
@@ -86,7 +86,9 @@ export async function request(method, path, options = {}) {
     setClock(response.headers.get('date'))
   } catch (error) {
     if (signal?.aborted) throw error
-    throw unreachable(deadline.aborted ? `no answer within ${deadlineMs / 1000} s` : 'no answer')
+    throw unreachable(
+      deadline.aborted ? `no response within ${deadlineMs / 1000} s` : 'no response',
+    )
   }
   return judged(answer)
 }
@@ -111,7 +113,8 @@ export function queryOf(fields) {
 /** @param {{status: number, etag: string | null, text: string}} answer */
 function judged(answer) {
   const { status, text } = answer
-  if (status >= 500) throw unreachable(problemIn(text).detail ?? `the answer was ${status}`)
+  if (status >= 500)
+    throw unreachable(problemIn(text).detail ?? `the response had the status ${status}`)
   if (connection.failingSince !== null) change({ failingSince: null, why: '' })
   if (status < 400) return answer
   const refusal = new Refused(status, problemIn(text))

@@ -25,7 +25,7 @@ function bulkFilter(verb, filter) {
   const { state: shown, dedupeKey, ...rest } = filter
   const states = CHANGES[verb].filter((one) => shown.length === 0 || shown.includes(one))
   if (states.length === 0)
-    return { why: `only ${CHANGES[verb].join(' and ')} jobs can be changed so` }
+    return { why: `only ${CHANGES[verb].join(' and ')} jobs can be changed like this` }
   if (dedupeKey !== '') return { why: 'not with a dedupe key: it belongs to one job' }
   const given = Object.fromEntries(Object.entries(rest).filter(([, value]) => value !== ''))
   const body = states.length === 1 ? { ...given, state: states[0] } : given
@@ -74,10 +74,10 @@ function Confirm({ asked, done, close }) {
     const { affected, dependencyFailed } = answer
     const what = verb === 'retry' ? 'queued again' : 'cancelled'
     const isCut = answer.more && affected + (dependencyFailed ?? 0) < answer.matched
-    const rest = isCut ? ' The store was too slow for the others: do it again for them.' : ''
+    const rest = isCut ? ' The store was too slow for the rest: repeat the action.' : ''
     const changed = `${counted(affected, 'job')} ${what}.${rest}`
     if (dependencyFailed === undefined) return changed
-    return `${changed} ${figure(dependencyFailed)} left: a job they depend on is dead, cancelled or gone.`
+    return `${changed} ${figure(dependencyFailed)} unchanged: a job they depend on is dead, cancelled or deleted.`
   }
   const filters = Object.entries(body).map(([name, value]) => `${name} = ${value}`)
   return html`<${Dialog} title=${`${word} ${counted(matched, 'job')}?`} close=${close}>
@@ -86,8 +86,8 @@ function Confirm({ asked, done, close }) {
     <p class="faint">
       ${
         verb === 'retry'
-          ? 'Each is queued with a fresh budget and due now, oldest first. A job whose dependency stays dead is left.'
-          : 'A handler that is at work may still finish; its answer is discarded.'
+          ? 'Each is queued again, due now, with all its attempts, oldest first. A job whose dependency stays dead is not changed.'
+          : 'A handler that is working may still finish; its response is discarded.'
       }
     </p>
     <div class="actions">
@@ -101,7 +101,7 @@ function Confirm({ asked, done, close }) {
           done()
         }}
       />
-      <button type="button" onClick=${close}>Leave them as they are</button>
+      <button type="button" onClick=${close}>Keep them unchanged</button>
     </div>
   <//>`
 }

@@ -5,7 +5,7 @@ import { request } from './api.js'
 import { jobPath, readPayload } from './job-reads.js'
 import { instantOf, localOf } from './jobs.js'
 import { useLive } from './live.js'
-import { Dialog, say } from './parts.js'
+import { Dialog, showMessage } from './parts.js'
 
 const PRIORITIES = [9, 8, 7, 6, 5, 4, 3, 2, 1, 0]
 
@@ -31,7 +31,7 @@ export function EditDialog({ job, refresh, close }) {
     try {
       const headers = { 'if-match': `"${before.version}"` }
       await request('PATCH', jobPath(before.id), { body: `{${changes.join(',')}}`, headers })
-      say('The job is changed.')
+      showMessage('The job is changed.')
       refresh()
       close()
     } catch (error) {
@@ -79,7 +79,7 @@ export function EditDialog({ job, refresh, close }) {
 function changesIn(form, before, payload) {
   const changes = []
   const runAt = form.get('runAt')?.toString() ?? ''
-  if (runAt === '') return 'Say when it is due.'
+  if (runAt === '') return 'Enter when the job is due.'
   if (runAt.padEnd(19, ':00') !== localOf(before.runAt))
     changes.push(`"runAt":"${instantOf(runAt)}"`)
   const priority = Number(form.get('priority'))

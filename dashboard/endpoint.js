@@ -4,9 +4,9 @@ import { useState } from 'preact/hooks'
 import { addressOf } from './address.js'
 import { ask, queryOf } from './api.js'
 import { Attempt } from './attempts.js'
-import { FIGURES_EVERY_MS, readFigures, Sparkline, sumOf, within } from './figures.js'
 import { readJob } from './job-reads.js'
 import { JobTable } from './jobs.js'
+import { readLastHour, Sparkline, STATS_EVERY_MS, sumOf, within } from './last-hour.js'
 import { useLive } from './live.js'
 import { Action, copy, Dialog, Foreign, facts, State, toneOf, Waiting, When } from './parts.js'
 import { lateMs, shownState } from './problems.js'
@@ -30,7 +30,7 @@ export function Endpoint({ name = '' }) {
     EVERY_MS,
     [name],
   )
-  const hour = useLive((_, signal) => readFigures(name, signal), FIGURES_EVERY_MS, [name])
+  const hour = useLive((_, signal) => readLastHour(name, signal), STATS_EVERY_MS, [name])
   if (read.data === null) {
     return html`<h1>${name}</h1><${Waiting} error=${read.error} what="The endpoint" />`
   }
@@ -67,10 +67,10 @@ function Commands({ endpoint, refresh }) {
   }
   const isStopped = state !== 'active'
   return html`<div class="actions" role="group" aria-label="This endpoint">
-      ${isStopped && html`<${Action} label="Resume" tone="main" act=${post('resume', 'Deliveries go on.')} done=${refresh} />`}
+      ${isStopped && html`<${Action} label="Resume" tone="main" act=${post('resume', 'Deliveries continue.')} done=${refresh} />`}
       ${
         (state === 'active' || state === 'resting') &&
-        html`<${Action} label="Pause" act=${post('pause', 'Deliveries stop; enqueueing goes on.')} done=${refresh} />`
+        html`<${Action} label="Pause" act=${post('pause', 'Deliveries stop; jobs can still be enqueued.')} done=${refresh} />`
       }
       <${Action} label="Send a test ping" act=${test} disabled=${url === null} title=${url === null ? 'it is pulled: nothing is sent to it' : undefined} />
       <button type="button" onClick=${() => setRotating(true)}>Rotate secret …</button>
@@ -118,7 +118,7 @@ function RotateDialog({ name, refresh, close }) {
       <input value=${overlap} onInput=${(event) => setOverlap(event.target.value.trim())} />
     </label>
     <div class="actions">
-      <${Action} label="Make a new secret" tone="danger" act=${rotate} done=${refresh} />
+      <${Action} label="Create a new secret" tone="danger" act=${rotate} done=${refresh} />
       <button type="button" onClick=${close}>Cancel</button>
     </div>
   <//>`
@@ -142,7 +142,7 @@ function Load({ endpoint, data }) {
     ${
       data !== null &&
       html`<div class="hour">
-      <${Sparkline} figures=${data} tall />
+      <${Sparkline} counts=${data} tall />
       <span class="sums">
         <span class="faint">Last hour</span>
         <span>${figure(sumOf(data).succeeded)} ok</span>
@@ -196,7 +196,7 @@ function Settings({ endpoint }) {
       [
         'URL',
         endpoint.url === null
-          ? 'none: workers of yours pull'
+          ? 'none: its jobs are pulled'
           : html`<${Foreign} text=${endpoint.url} />`,
       ],
       ['Timeout', endpoint.timeout],

@@ -10,7 +10,7 @@ import { jobPath, readJob } from './job-reads.js'
 import { useLive } from './live.js'
 import { Action, copy, Foreign, facts, State, Waiting, When } from './parts.js'
 import { Payload, Result } from './payload.js'
-import { isLapsed, Timeline } from './timeline.js'
+import { isLeaseExpired, Timeline } from './timeline.js'
 import { counted, figure, plain, utc, waitText, withInstants } from './words.js'
 
 const EVERY_MS = 2_000
@@ -28,7 +28,7 @@ export function Job({ id = '' }) {
       <h1><span class="faint">Job</span> <span class="id">${job.id}</span></h1>
       <${State} state=${job.state} />
       ${job.finishedAt !== null && html`<${When} at=${job.finishedAt} />`}
-      ${isGone && html`<strong class="bad">It was deleted meanwhile.</strong>`}
+      ${isGone && html`<strong class="bad">It was deleted in the meantime.</strong>`}
     </div>
     <${Why} job=${job} refresh=${read.refresh} />
     <${Commands} job=${job} refresh=${read.refresh} />
@@ -60,19 +60,19 @@ function Why({ job, refresh }) {
     if (isAhead) refresh()
   }, [isAhead, job.version])
   const latest = explained.data ?? kept
-  const told = latest !== null && latest.state === job.state ? latest : null
+  const explanation = latest !== null && latest.state === job.state ? latest : null
   return html`<div class="card why-card">
     <span class="hidden" role="status">${job.state}</span>
     ${
-      told === null
+      explanation === null
         ? html`<p class="faint">…</p>`
         : html`<p>
-          <strong>${plain(told.reason)}</strong>
-          <span> – <${Foreign} text=${withInstants(told.detail, now())} /></span>
+          <strong>${plain(explanation.reason)}</strong>
+          <span> – <${Foreign} text=${withInstants(explanation.detail, now())} /></span>
           ${
-            told.expectedAt !== null &&
-            !told.detail.includes(told.expectedAt) &&
-            html`<span class="faint"> · may change <${When} at=${told.expectedAt} /></span>`
+            explanation.expectedAt !== null &&
+            !explanation.detail.includes(explanation.expectedAt) &&
+            html`<span class="faint"> · may change <${When} at=${explanation.expectedAt} /></span>`
           }
         </p>`
     }
@@ -84,7 +84,7 @@ function Why({ job, refresh }) {
         html`<progress max="100" value=${progress.value} aria-label="Progress"></progress> ${Math.round(progress.value)} %`
       }
       ${progress.message !== null && html`<${Foreign} text=${progress.message} />`}
-      <span class="faint">told <${When} at=${progress.at} /></span>
+      <span class="faint">reported <${When} at=${progress.at} /></span>
     </p>`
     }
   </div>`
@@ -146,7 +146,7 @@ function Facts({ job }) {
     [
       'Lease',
       job.lease &&
-        html`<${Foreign} text=${job.lease.workerId} />, ${isLapsed(job) ? 'expired' : 'until'} ${instant(job.lease.expiresAt)}`,
+        html`<${Foreign} text=${job.lease.workerId} />, ${isLeaseExpired(job) ? 'expired' : 'until'} ${instant(job.lease.expiresAt)}`,
     ],
     [
       'Failure',

@@ -5,7 +5,7 @@ import { ask, queryOf } from './api.js'
 import { Bulk } from './bulk.js'
 import { useLive } from './live.js'
 import { Empty, Foreign, State, Waiting, When } from './parts.js'
-import { isLapsed } from './timeline.js'
+import { isLeaseExpired } from './timeline.js'
 import { figure, plain, waitText } from './words.js'
 
 const EVERY_MS = 3_000
@@ -24,7 +24,7 @@ function filterIn(query) {
 export function Jobs({ query }) {
   const filter = filterIn(query)
   const cursor = query.get('cursor')
-  // An older page is read only once: new jobs would move its rows while somebody reads them.
+  // An older page is read only once: new jobs would move its rows while they are read.
   const page = useLive(
     (_, signal) =>
       ask('GET', `jobs${queryOf({ ...filter, limit: PAGE, cursor })}`, undefined, { signal }),
@@ -116,8 +116,8 @@ function Page({ page, filter, cursor }) {
 
 function NoJobs({ next, cursor, filter }) {
   if (next) {
-    return html`<${Empty} title="None among those that were looked at">
-      <p>A page looks at 10,000 jobs at most. Older ones may match.</p>
+    return html`<${Empty} title="No match among the jobs that were checked">
+      <p>A page checks at most 10,000 jobs. Older ones may match.</p>
     <//>`
   }
   if (cursor !== null) return html`<${Empty} title="No older ones"><//>`
@@ -143,7 +143,7 @@ export function JobTable({ jobs = [], isOfOne = false }) {
         ${!isOfOne && html`<th scope="col">Endpoint</th>`}
         <th scope="col">Created</th>
         <th scope="col" class="num">Attempts</th>
-        <th scope="col">What happens, or happened</th>
+        <th scope="col">Details</th>
       </tr>
     </thead>
     <tbody>
@@ -162,14 +162,14 @@ export function JobTable({ jobs = [], isOfOne = false }) {
             ${figure(job.attemptCount)}
             ${job.attemptCount <= job.maxAttempts && ` of ${figure(job.maxAttempts)}`}
           </td>
-          <td class="wide"><${Happens} job=${job} /></td>
+          <td class="wide"><${Details} job=${job} /></td>
         </tr>`,
       )}
     </tbody>
   </table>`
 }
 
-function Happens({ job }) {
+function Details({ job }) {
   const { state, failure, dueAt, attemptCount, progress, phase } = job
   if (state === 'queued') {
     const wait = waitText(job)
@@ -177,7 +177,7 @@ function Happens({ job }) {
     const what = attemptCount === 0 ? 'due' : 'next attempt'
     return html`<span class="faint">${what}</span> <${When} at=${dueAt} />${tagsOf(job)}`
   }
-  if (state === 'running' && isLapsed(job)) {
+  if (state === 'running' && isLeaseExpired(job)) {
     return html`<span>lost: its lease expired </span><${When} at=${job.lease.expiresAt} />${tagsOf(job)}`
   }
   if (state === 'running') {

@@ -11,7 +11,7 @@ import { Jobs } from './jobs.js'
 import { KeyForm } from './key-form.js'
 import { useConnection, useTick } from './live.js'
 import { Overview } from './overview.js'
-import { Empty, Sayings } from './parts.js'
+import { Empty, Messages } from './parts.js'
 import { Schedules } from './schedules.js'
 import { relative } from './words.js'
 
@@ -44,7 +44,7 @@ function Dashboard() {
     <main ref=${main} tabindex="-1">
       ${keyWanted === null ? pageOf(words, query) : html`<${KeyForm} why=${keyWanted} />`}
     </main>
-    <${Sayings} />
+    <${Messages} />
   `
 }
 

@@ -3,7 +3,7 @@ import { html } from 'htm/preact'
 import { useState } from 'preact/hooks'
 import { addressOf } from './address.js'
 import { ask, now, queryOf } from './api.js'
-import { BOUNDS_NOTE, FIGURES_EVERY_MS, LAST_HOUR, Sparkline, sumOf, within } from './figures.js'
+import { BOUNDS_NOTE, LAST_HOUR, Sparkline, STATS_EVERY_MS, sumOf, within } from './last-hour.js'
 import { useLive } from './live.js'
 import { Empty, Foreign, State, Waiting, When } from './parts.js'
 import { explainStuck, isStuck, lateMs, problemsIn, shownState } from './problems.js'
@@ -13,7 +13,7 @@ import { counted, figure, span, withInstants } from './words.js'
 const EVERY_MS = 5_000
 /** The page waits at most this long for the reasons why endpoints are stuck. */
 const EXPLAINED_WITHIN_MS = 2_000
-/** The figures of an endpoint that was created after they were read. */
+/** The counts of an endpoint that was created after they were read. */
 const UNREAD = { ended: undefined, durationBounds: [] }
 const ROWS_SHOWN = 50
 /** More would push the table below out of sight. */
@@ -21,12 +21,12 @@ const PROBLEMS_SHOWN = 5
 
 /**
  * Reads everything that the page shows at once, so that nothing appears late and moves the rest.
- * The figures of the last hour and the reasons are kept for a while.
+ * The counts of the last hour and the reasons are kept for a while.
  *
  * @param {any} before @param {AbortSignal} signal
  */
 async function readOverview(before, signal) {
-  const isFresh = before !== null && performance.now() - before.readAtMs < FIGURES_EVERY_MS
+  const isFresh = before !== null && performance.now() - before.readAtMs < STATS_EVERY_MS
   const query = queryOf(isFresh ? {} : LAST_HOUR)
   const [stats, { items }] = await Promise.all([
     ask('GET', `stats${query}`, undefined, { signal }),
@@ -39,8 +39,8 @@ async function readOverview(before, signal) {
   const shown = { stats, workers: items, names, whys }
   if (isFresh) return { ...shown, lastHour: before.lastHour, readAtMs: before.readAtMs }
   const { durationBounds } = stats
-  const figures = stats.endpoints.map(({ name, ended }) => [name, { ended, durationBounds }])
-  return { ...shown, lastHour: new Map(figures), readAtMs: performance.now() }
+  const counts = stats.endpoints.map(({ name, ended }) => [name, { ended, durationBounds }])
+  return { ...shown, lastHour: new Map(counts), readAtMs: performance.now() }
 }
 
 /**
@@ -58,7 +58,7 @@ export function Overview() {
     return html`<h1>Overview</h1><${Waiting} error=${error} what="The overview" />`
   }
   const { stats, workers, lastHour, whys } = data
-  const sums = new Map([...lastHour].map(([name, figures]) => [name, sumOf(figures)]))
+  const sums = new Map([...lastHour].map(([name, counts]) => [name, sumOf(counts)]))
   return html`
     <h1>Overview</h1>
     <${Problems} problems=${problemsIn(stats, workers, sums, whys)} />
@@ -134,7 +134,7 @@ function Endpoints({ endpoints, isCut, lastHour }) {
           .slice(0, shownCount)
           .map(
             (row) =>
-              html`<${EndpointRow} key=${row.name} row=${row} figures=${lastHour.get(row.name) ?? UNREAD} />`,
+              html`<${EndpointRow} key=${row.name} row=${row} counts=${lastHour.get(row.name) ?? UNREAD} />`,
           )}
       </tbody>
     </table>
@@ -169,9 +169,9 @@ function rankOf(row, lastHour) {
   return state === 'disabled' || state === 'failing' ? 1 : 0
 }
 
-function EndpointRow({ row, figures }) {
+function EndpointRow({ row, counts }) {
   const { name, state, queued, due, running, dead, more } = row
-  const { succeeded, failed } = sumOf(figures)
+  const { succeeded, failed } = sumOf(counts)
   return html`<tr>
     <th scope="row"><a href=${addressOf(['endpoints', name])}>${name}</a></th>
     <td data-label="State"><${State} ...${shownState(state, { succeeded, failed })} /></td>
@@ -184,15 +184,15 @@ function EndpointRow({ row, figures }) {
     </td>
     <td data-label="Last hour" class="hour wide">
       <div class="hour-row">
-        <${Sparkline} figures=${figures} />
+        <${Sparkline} counts=${counts} />
         <span class="sums">
           <span>${figure(succeeded)} ok</span>
           <span class=${failed > 0 ? 'bad' : 'faint'}>${figure(failed)} failed</span>
         </span>
       </div>
     </td>
-    <td class="num" data-label="p50">${within(figures, 0.5)}</td>
-    <td class="num" data-label="p95">${within(figures, 0.95)}</td>
+    <td class="num" data-label="p50">${within(counts, 0.5)}</td>
+    <td class="num" data-label="p95">${within(counts, 0.95)}</td>
   </tr>`
 }
 

@@ -81,42 +81,42 @@ export function Empty({ title, children }) {
 export function Waiting({ error, what }) {
   if (error === null) return html`<p class="faint" role="status">Reading ${what} …</p>`
   if (error instanceof Unreachable) return html`<p class="faint">Nothing was read yet.</p>`
-  return html`<${Empty} title=${`${what} can not be shown`}><p>${error.message}</p><//>`
+  return html`<${Empty} title=${`${what} cannot be shown`}><p>${error.message}</p><//>`
 }
 
-/** @typedef {{text: string, isError: boolean, id: number}} Saying */
-/** @type {Saying[]} */
-let sayings = []
+/** @typedef {{text: string, isError: boolean, id: number}} Message */
+/** @type {Message[]} */
+let messages = []
 /** @type {Set<() => void>} */
 const listeners = new Set()
-const MAX_SAYINGS = 3
-const SAID_MS = 8_000
+const MAX_MESSAGES = 3
+const SHOWN_MS = 8_000
 
 /**
  * Shows a message about a command: its result, or why it failed. Screen readers announce it. @param
  * {string} text
  */
-export function say(text, isError = false) {
-  const saying = { text, isError, id: performance.now() }
-  sayings = [...sayings, saying].slice(-MAX_SAYINGS)
+export function showMessage(text, isError = false) {
+  const message = { text, isError, id: performance.now() }
+  messages = [...messages, message].slice(-MAX_MESSAGES)
   for (const listener of listeners) listener()
   // An error stays until the user closes it.
-  if (!isError) setTimeout(unsay, SAID_MS, saying)
+  if (!isError) setTimeout(hideMessage, SHOWN_MS, message)
 }
 
-/** @param {Saying} saying */
-function unsay(saying) {
-  sayings = sayings.filter((one) => one !== saying)
+/** @param {Message} message */
+function hideMessage(message) {
+  messages = messages.filter((one) => one !== message)
   for (const listener of listeners) listener()
 }
 
 /** The errors of earlier commands disappear when a new command begins. */
-function unsayAll() {
-  sayings = []
+function hideMessages() {
+  messages = []
   for (const listener of listeners) listener()
 }
 
-export function Sayings() {
+export function Messages() {
   const [, setCount] = useState(0)
   useEffect(() => {
     const draw = () => setCount((count) => count + 1)
@@ -125,11 +125,11 @@ export function Sayings() {
       listeners.delete(draw)
     }
   }, [])
-  return html`<div class="sayings" role="status" aria-live="polite">
-    ${sayings.map(
+  return html`<div class="messages" role="status" aria-live="polite">
+    ${messages.map(
       (one) => html`<p key=${one.id} class=${one.isError ? 'bad' : ''}>
         <${Foreign} text=${one.text} />
-        <button type="button" class="quiet" onClick=${() => unsay(one)}>Close</button>
+        <button type="button" class="quiet" onClick=${() => hideMessage(one)}>Close</button>
       </p>`,
     )}
   </div>`
@@ -150,12 +150,12 @@ export function Action({ label, act, done, tone = '', disabled = false, title })
   const [isBusy, setBusy] = useState(false)
   async function run() {
     setBusy(true)
-    unsayAll()
+    hideMessages()
     try {
       const text = await act()
-      if (text) say(text)
+      if (text) showMessage(text)
     } catch (error) {
-      say(/** @type {Error} */ (error).message, true)
+      showMessage(/** @type {Error} */ (error).message, true)
     } finally {
       setBusy(false)
       done?.()
@@ -190,7 +190,7 @@ export function Dialog({ title, close, children }) {
   return html`<dialog ref=${element} aria-labelledby="dialog-title" onClose=${close}>
     <h2 id="dialog-title">${title}</h2>
     ${children}
-    <${Sayings} />
+    <${Messages} />
   </dialog>`
 }
 
@@ -213,7 +213,7 @@ function copyTheOldWay(text) {
   area.select()
   const isCopied = document.execCommand('copy')
   area.remove()
-  if (!isCopied) throw new Error('the browser did not let this page copy')
+  if (!isCopied) throw new Error('the browser did not allow this page to copy')
 }
 
 /** A list of terms and their values. @param {[term: string, value: unknown][]} pairs */

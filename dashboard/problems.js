@@ -47,7 +47,7 @@ export function shownState(state, { succeeded, failed }) {
 /**
  * @param {{liveWorkers: number, endpoints: Row[]}} stats
  * @param {{id: string, seenAt: string, isLive: boolean, hasEncryptionKey: boolean}[]} workers
- * @param {Map<string, {succeeded: number, failed: number}>} lastHour of the endpoints whose figures
+ * @param {Map<string, {succeeded: number, failed: number}>} lastHour of the endpoints whose counts
  * were read
  * @param {Map<string, string>} whys the explanation of a due job of each endpoint
  * @returns {Problem[]}

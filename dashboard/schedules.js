@@ -51,7 +51,7 @@ function NoSchedules() {
   const url = new URL('schedules/morning-report', document.baseURI)
   const body = '{"cron":"0 9 * * 1-5","timezone":"Europe/Berlin","endpoint":"reports","payload":{}}'
   return html`<${Empty} title="No schedule yet">
-    <p>A schedule makes a job at each tick of a cron line or an interval:</p>
+    <p>A schedule enqueues a job at each tick of a cron expression or an interval:</p>
     <${Foreign} long label="Command" text=${`curl -X PUT ${url} -H 'content-type: application/json' -d '${body}'`} />
   <//>`
 }
@@ -80,14 +80,17 @@ function Schedule({ name }) {
     <${NextRuns} runs=${data.nextRuns} zone=${zone} paused=${paused} />
     ${facts([
       ['Job of the last tick', html`<${LastJob} id=${data.lastJobId} />`],
-      ['While one is not final', overlap === 'skip' ? 'a tick is skipped' : 'the next is made too'],
-      ['Missed ticks', misfire === 'once' ? 'are made up for by one' : 'are skipped'],
+      [
+        'While one is not final',
+        overlap === 'skip' ? 'a tick is skipped' : 'the next tick enqueues another',
+      ],
+      ['Missed ticks', misfire === 'once' ? 'are replaced by one job' : 'are skipped'],
     ])}
     <div class="actions" role="group" aria-label=${`Schedule ${name}`}>
       <${Action} label="Run now" act=${post('run', null)} done=${refresh} />
       ${
         paused
-          ? html`<${Action} label="Resume" tone="main" act=${post('resume', `${name} goes on.`)} done=${refresh} />`
+          ? html`<${Action} label="Resume" tone="main" act=${post('resume', `${name} is resumed.`)} done=${refresh} />`
           : html`<${Action} label="Pause" act=${post('pause', `${name} is paused.`)} done=${refresh} />`
       }
     </div>

@@ -45,7 +45,7 @@ export function Timeline({ job }) {
       ${
         running !== null &&
         html`<g class="live">
-        <title>${isLapsed(job) ? 'lost: its lease has expired' : 'under way'}</title>
+        <title>${isLeaseExpired(job) ? 'lost: its lease has expired' : 'under way'}</title>
         <rect x=${`${at(running)}%`} width=${`${width(running, nowMs)}%`} y="22" height="28" rx="2" />
         <text x=${`${at(running)}%`} y="16">${job.attemptCount}</text>
       </g>`
@@ -68,7 +68,7 @@ export function Timeline({ job }) {
 }
 
 /** Whether the lease has expired and no sweep has found that yet. @param {any} job */
-export function isLapsed({ lease }) {
+export function isLeaseExpired({ lease }) {
   return lease !== null && Date.parse(lease.expiresAt) <= now()
 }
 

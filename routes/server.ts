@@ -26,7 +26,6 @@ const STOP_DEADLINE_MS = 2 * CLOSE_DEADLINE_MS
 /**
  * Node does not close a connection after a response that was sent while the server closes. This
  * check closes it.
- * does.
  */
 const IDLE_CHECK_MS = 50
 

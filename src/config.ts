@@ -89,7 +89,7 @@ export const SETTINGS = {
   ),
   POLL_INTERVAL: setting(
     '250ms',
-    'longest sleep of an idle worker that nothing wakes earlier; 20 times as long, at most 5 s, while a change stream wakes it',
+    'how often an idle worker searches for due jobs; while a change stream wakes it, 20 times as long, at most 5 s',
     duration('5ms', '1m'),
   ),
   CHANGE_STREAM: setting(
@@ -99,7 +99,7 @@ export const SETTINGS = {
   ),
   SWEEP_INTERVAL: setting(
     '1s',
-    'how often expired leases and expired jobs are looked for, by one worker for all (or an API, while no worker is live)',
+    'how often one process searches for expired leases and expired jobs: a worker, or an API while no worker is live',
     duration('10ms', '1h'),
   ),
   SHUTDOWN_GRACE: setting(

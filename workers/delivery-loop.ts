@@ -113,7 +113,7 @@ const HINTED_POLL = { factor: 20, mostMs: 5_000 }
 const IDLE_AFTER_MS = 5_000
 /** The cause stays until the worker is restarted with another key. */
 const KEY_LOG_EVERY_MS = 60_000
-/** Longer than a full look is away: while it has jobs due, such an endpoint is met again by then. */
+/** Longer than the interval of full looks: an endpoint with due jobs is found again before that. */
 const KEY_MISSING_MS = 12_000
 const BACK_OFF = { firstMs: 50, maxMs: 1_000 }
 

@@ -60,7 +60,7 @@ async function postBatches(posthorn: Posthorn, batches: number): Promise<Sample>
         headers: { 'content-type': 'application/json' },
       })
       await body.dump({ limit: Number.MAX_SAFE_INTEGER })
-      if (statusCode >= 300) throw new Error(`a batch was answered by ${statusCode}`)
+      if (statusCode >= 300) throw new Error(`a batch got the status ${statusCode}`)
     }
   }
   const cpuBeforeUs = posthorn.cpuUs().api

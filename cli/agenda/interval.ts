@@ -81,13 +81,13 @@ function cronLine(text: string): Interval {
   const [seconds] = fields
   if (fields.length === 6 && seconds !== '0') {
     return {
-      problem: `"${shortened(text)}" has a field for seconds, which cron lines of Posthorn do not have`,
+      problem: `"${shortened(text)}" has a field for seconds, which cron expressions of Posthorn do not have`,
     }
   }
   const five = fields.slice(-5)
   const isCron =
     (fields.length === 5 || fields.length === 6) && five.every((one) => CRON_FIELD.test(one))
-  if (!isCron) return { problem: `"${shortened(text)}" is not understood as an interval` }
+  if (!isCron) return { problem: `"${shortened(text)}" is not a known form of an interval` }
   return { cron: five.map((field) => (field === '?' ? '*' : field)).join(' ') }
 }
 

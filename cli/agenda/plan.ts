@@ -137,7 +137,7 @@ function schedulePlan(document: AgendaDocument, name: string, { idText, ...of }:
 
 function refuseSkippedDays(skipDays: unknown): void {
   if (!isSet(skipDays) || (Array.isArray(skipDays) && skipDays.length === 0)) return
-  throw new Refused('skipDays has no counterpart: write a cron line')
+  throw new Refused('skipDays has no counterpart: use a cron expression')
 }
 
 /** Agenda tests these fields for truth: 0 and an empty text count as absent. */

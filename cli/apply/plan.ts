@@ -107,7 +107,7 @@ async function noteUnknownEndpoints(
     } catch (error) {
       if (!hasFaults || !(error instanceof PosthornError)) throw error
       return [
-        `endpoints that only the server may have were not checked: ${cleaned(errorInCommandWords(error).detail)}`,
+        `endpoints that are not in this file were not checked: ${cleaned(errorInCommandWords(error).detail)}`,
       ]
     }
   }

@@ -13,11 +13,15 @@ export const command = action({
   arguments: ['ENDPOINT', '[PAYLOAD]'],
   options: {
     file: { type: 'string', value: 'FILE', help: 'a file with the payload' },
-    delay: { type: 'string', value: 'DURATION', help: 'not before this has passed, like 15m' },
+    delay: {
+      type: 'string',
+      value: 'DURATION',
+      help: 'wait this long before the first attempt, like 15m',
+    },
     'run-at': {
       type: 'string',
       value: 'INSTANT',
-      help: 'not before this, like 2030-01-31T09:00:00Z',
+      help: 'no attempt before this instant, like 2030-01-31T09:00:00Z',
     },
     priority: {
       type: 'string',

@@ -147,8 +147,8 @@ function spawnChild(words: string[]): ChildProcess {
 function welcome(config: Config, url: string): string {
   const access =
     config.API_KEYS === null
-      ? 'local mode: no key is needed, and only this machine can connect; endpoints may be on it'
-      : 'an API key is required; below, $API_KEY is one of API_KEYS'
+      ? 'local mode: no key is needed, only this machine can connect, and endpoints may be on this machine'
+      : 'an API key is required; in these commands, $API_KEY stands for one of API_KEYS'
   const json = "-H 'content-type: application/json'"
   // The key itself must not be on a terminal.
   const key = config.API_KEYS === null ? '' : ' -H "Authorization: Bearer $API_KEY"'

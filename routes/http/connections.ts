@@ -19,12 +19,12 @@ export interface ConnectionLimits {
   /** Requests on one connection whose responses are not complete. */
   pending: number
   /** Like `pending`, but for a connection that has not shown a valid key. */
-  pendingOfStranger: number
+  pendingUnauthenticated: number
   /**
    * Connections that have not shown a valid key. Beyond this limit the oldest of them is closed.
    */
-  strangers: number
-  strangersOfAddress: number
+  unauthenticated: number
+  unauthenticatedOfAddress: number
   /** Limit of all connections. It leaves room for every request that waits (jobs/waits.ts). */
   connections: number
 }
@@ -34,14 +34,14 @@ export const CONNECTION_LIMITS: ConnectionLimits = {
   responseMs: 60_000,
   checkMs: 5_000,
   pending: 100,
-  pendingOfStranger: 8,
-  strangers: 2_000,
-  strangersOfAddress: 1_000,
+  pendingUnauthenticated: 8,
+  unauthenticated: 2_000,
+  unauthenticatedOfAddress: 1_000,
   connections: 25_000,
 }
 
 /** After its last response, a connection is closed once it is silent for this long. */
-const GOODBYE_MS = 1_000
+const LINGER_MS = 1_000
 /**
  * How much a connection may send after its last response, and for how long. A client that exceeds
  * these limits apparently does not read.
@@ -62,7 +62,7 @@ interface Connection {
    * Called when the connection shows a valid key: it no longer counts as one without a key. null:
    * it has shown a valid key.
    */
-  leaveStrangers: (() => void) | null
+  markAuthenticated: (() => void) | null
   /** Nothing more is read from the connection. */
   isClosing: boolean
   /** The connection has sent more requests at once than allowed. */
@@ -86,17 +86,17 @@ export function watchConnections(
   // deadline for headers would also apply to bodies.
   server.headersTimeout = limits.requestMs
   server.maxConnections = limits.connections
-  const strangers = createStrangers(limits)
+  const unauthenticated = trackUnauthenticated(limits)
   server.on('connection', (socket) => {
     const connection: Connection = {
       ...{ socket, address: socket.remoteAddress ?? '', pending: new Set<ServerResponse>() },
-      ...{ request: null, leaveStrangers: null, isClosing: false, isOverLimit: false },
+      ...{ request: null, markAuthenticated: null, isClosing: false, isOverLimit: false },
       onRefused,
     }
     connections.set(socket, connection)
     lingerWithUnreadBody(connection)
     limitParser(connection, limits)
-    strangers.add(connection)
+    unauthenticated.add(connection)
   })
   const overdue = createResponseDeadline(limits.responseMs)
   // This listener comes before Fastify's own, which may respond at once.
@@ -127,7 +127,7 @@ export function watchConnections(
 
 /** A request on this connection was accepted, so it no longer counts as one without a key. */
 export function trustConnection(socket: Socket): void {
-  connections.get(socket)?.leaveStrangers?.()
+  connections.get(socket)?.markAuthenticated?.()
 }
 
 /**
@@ -153,7 +153,7 @@ function lingerWithUnreadBody(connection: Connection): void {
   const { socket } = connection
   const destroySoon = socket.destroySoon.bind(socket)
   socket.destroySoon = () => {
-    if (connection.request?.complete === false) sayGoodbye(socket)
+    if (connection.request?.complete === false) closeAfterLinger(socket)
     else destroySoon()
   }
 }
@@ -168,8 +168,8 @@ function limitParser(connection: Connection, limits: ConnectionLimits): void {
   if (parser === undefined) return
   const { onIncoming } = parser
   parser.onIncoming = (request, keepAlive) => {
-    const isStranger = connection.leaveStrangers !== null
-    const most = isStranger ? limits.pendingOfStranger : limits.pending
+    const isUnauthenticated = connection.markAuthenticated !== null
+    const most = isUnauthenticated ? limits.pendingUnauthenticated : limits.pending
     connection.isOverLimit = connection.pending.size >= most
     if (connection.isOverLimit) return STOP_PARSING
     const result = onIncoming(request, keepAlive)
@@ -187,14 +187,14 @@ interface Parser {
  * connection is never refused, because a client with a key shows it at once and is then not counted
  * here.
  */
-function createStrangers(limits: ConnectionLimits) {
-  const strangers = new Set<Connection>()
+function trackUnauthenticated(limits: ConnectionLimits) {
+  const unauthenticated = new Set<Connection>()
   const byAddress = new Map<string, Set<Connection>>()
 
   function closeOldest(of: Set<Connection>, most: number): void {
-    for (const { socket, leaveStrangers } of of) {
+    for (const { socket, markAuthenticated } of of) {
       if (of.size <= most) return
-      leaveStrangers?.()
+      markAuthenticated?.()
       socket.destroy()
     }
   }
@@ -203,17 +203,17 @@ function createStrangers(limits: ConnectionLimits) {
     add(connection: Connection): void {
       const { address, socket } = connection
       const ofAddress = byAddress.get(address) ?? new Set()
-      connection.leaveStrangers = () => {
-        connection.leaveStrangers = null
-        strangers.delete(connection)
+      connection.markAuthenticated = () => {
+        connection.markAuthenticated = null
+        unauthenticated.delete(connection)
         ofAddress.delete(connection)
         if (ofAddress.size === 0) byAddress.delete(address)
       }
       byAddress.set(address, ofAddress.add(connection))
-      strangers.add(connection)
-      socket.once('close', () => connection.leaveStrangers?.())
-      closeOldest(ofAddress, limits.strangersOfAddress)
-      closeOldest(strangers, limits.strangers)
+      unauthenticated.add(connection)
+      socket.once('close', () => connection.markAuthenticated?.())
+      closeOldest(ofAddress, limits.unauthenticatedOfAddress)
+      closeOldest(unauthenticated, limits.unauthenticated)
     },
   }
 }
@@ -281,7 +281,7 @@ export function refuseConnection(error: Error & { code?: string }, socket: Socke
   const hasResponded = open.some(({ req, headersSent }) => !req.complete && headersSent)
   const before = open.filter(({ req }) => req.complete)
   afterResponses(before, () => {
-    if (hasResponded) sayGoodbye(socket)
+    if (hasResponded) closeAfterLinger(socket)
     else refuse(socket, clientErrorResponse(error))
   })
 }
@@ -298,13 +298,13 @@ function afterResponses(responses: ServerResponse[], then: () => void): void {
 
 function refuse(socket: Socket, { status, bytes }: RawResponse): void {
   if (socket.writable) connections.get(socket)?.onRefused(status)
-  sayGoodbye(socket, bytes)
+  closeAfterLinger(socket, bytes)
 }
 
 /**
  * Does not close at once: after a reset, a client that has not read the response yet would lose it.
  */
-function sayGoodbye(socket: Socket, bytes = ''): void {
+function closeAfterLinger(socket: Socket, bytes = ''): void {
   if (!socket.writable) {
     socket.destroy()
     return
@@ -317,7 +317,7 @@ function sayGoodbye(socket: Socket, bytes = ''): void {
 function discardInput(socket: Socket): void {
   discarding.add(socket)
   const endsAtMs = performance.now() + MAX_DISCARD_MS
-  const timer = setTimeout(() => socket.destroy(), GOODBYE_MS).unref()
+  const timer = setTimeout(() => socket.destroy(), LINGER_MS).unref()
   let leftBytes = MAX_DISCARDED_BYTES
   detachParser(socket)
   socket.on('data', (chunk: Buffer) => {

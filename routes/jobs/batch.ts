@@ -46,7 +46,7 @@ const RETRY_AFTER_SECONDS = '1'
 const batchBody = z.strictObject({
   jobs: z.array(z.unknown()).min(1).max(MAX_BATCH_JOBS).meta({
     description:
-      'each as in POST /jobs, and idempotencyKey; "#0" in dependsOn is the first item. Validated one by one',
+      'each has the fields of POST /jobs and idempotencyKey, and is validated on its own; "#0" in dependsOn names the first item',
   }),
 })
 type BatchBody = z.output<typeof batchBody>

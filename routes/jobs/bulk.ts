@@ -35,11 +35,11 @@ export const bulkResponse = z.object({
   affected: z.int(),
   more: z.literal(true).optional().meta({
     description:
-      'repeat the request: more jobs match than the limit, or than the store changed in time; retry takes the oldest, cancel the newest',
+      'more jobs match than the limit, or than the store could change in time: repeat the request. A retry begins with the oldest job, a cancel with the newest',
   }),
   dependencyFailed: z.int().optional().meta({
     description:
-      'of a retry: jobs left unchanged, because a job that they depend on stays dead, cancelled or deleted; retry such a job by its id to run it without that one',
+      'of a retry: jobs left unchanged, because a job that they depend on stays dead, cancelled or deleted; retry such a job by its id to run it without that dependency',
   }),
 })
 

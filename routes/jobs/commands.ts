@@ -111,7 +111,7 @@ function editRefusal(id: string, result: Exclude<EditResult, { kind: 'applied' }
     case 'already_sent':
       return new AppError(
         'job_state_conflict',
-        'the job is queued, but an attempt may have been sent with its payload: it cannot be changed; copy the job instead',
+        'an attempt may have been sent with the payload, so it cannot be changed; copy the job instead',
       )
     case 'stale':
       return stale('job', result.version)
@@ -189,7 +189,7 @@ async function refusal(
     case 'unknown_endpoint':
       return unknownEndpoint((await readJob(store, id)).endpoint)
     case 'dedupe_conflict':
-      return new AppError('dedupe_conflict', `job ${result.jobId} has its dedupe key by now`)
+      return new AppError('dedupe_conflict', `job ${result.jobId} has its dedupe key now`)
     default:
       return jobNotFound(id)
   }

@@ -56,7 +56,7 @@ const heartbeatFields = z.strictObject({
   message: text(0, MAX_PROGRESS_MESSAGE).nullable().optional(),
   extend: extension.optional().meta({
     description:
-      'how long the lease lasts from now, after a 202 or for a pulled job; unused before the 202',
+      'how long the lease lasts from now; before the 202 is stored, it takes effect with the 202',
   }),
 })
 const heartbeatBody = heartbeatFields.nullish().transform((body) => body ?? {})

@@ -158,7 +158,7 @@ function refuseInTime(batch: Waiting[]): () => void {
   const sinceMs = batch[0]?.sinceMs ?? performance.now()
   const leftMs = Math.max(0, sinceMs + STORE_DEADLINE_MS + STORE_FIRST_MS - performance.now())
   const timer = setTimeout(() => {
-    const error = new StoreUnavailable(`the store did not answer within ${STORE_DEADLINE_MS} ms`)
+    const error = new StoreUnavailable(`the store did not respond within ${STORE_DEADLINE_MS} ms`)
     for (const { reject } of batch) reject(error)
   }, leftMs)
   return () => clearTimeout(timer)

@@ -121,7 +121,7 @@ async function whyRunning(
     const isSwept = workers.some((worker) => isLive(worker, now))
     const next = isSwept
       ? 'a worker reclaims it at its next sweep'
-      : 'no live worker to reclaim it, an API does so at its next sweep'
+      : 'no worker is live, so an API reclaims it at its next sweep'
     return because(
       'running',
       `${attempt} is lost: its lease expired ${ago(expiresAt, now)}; ${next}`,
@@ -163,13 +163,13 @@ async function whyBlocked(store: Store, job: Job): Promise<Explanation | null> {
     const detail =
       open.length > 0
         ? `it waits for ${open[0]}${more}`
-        : `it waited for ${job.waitingFor[0]}, which is final; the next sweep acts on that`
+        : `it waited for ${job.waitingFor[0]}, which is final; the next sweep unblocks it or makes it dead`
     return because('waiting_for_dependencies', detail)
   }
   if (job.orderingKey === null) return null
   const head = await store.headOfOrderingKey(job.endpoint, job.orderingKey)
   if (head === null || head === job.id) return null
-  const detail = `job ${head} has the same ordering key, is earlier and not final`
+  const detail = `job ${head} is earlier, has the same ordering key, and is not final`
   return because('behind_ordering_key', detail)
 }
 
@@ -183,12 +183,15 @@ function whyStopped(endpoint: Endpoint, now: number): Explanation | null {
         `endpoint "${name}" is disabled (${disabledReason}); ${resume} enables it`,
       )
     case 'paused':
-      return because('endpoint_paused', `endpoint "${name}" is paused; ${resume} goes on`)
+      return because(
+        'endpoint_paused',
+        `endpoint "${name}" is paused; ${resume} resumes deliveries`,
+      )
     case 'resting': {
       const why = isTripped(endpoint)
         ? `after ${endpoint.failureCount} failed attempts in a row`
-        : 'since it asked for fewer requests'
-      const detail = `endpoint "${name}" rests until ${instantText(restingUntil)} ${why}`
+        : 'because it asked for fewer requests'
+      const detail = `endpoint "${name}" is resting until ${instantText(restingUntil)} ${why}`
       return because('endpoint_resting', detail, restingUntil)
     }
     default:
@@ -204,7 +207,7 @@ async function whyLimited(
   const { name, concurrency, rateFreeAt } = endpoint
   const back = slotsAfterRest(endpoint, now)
   if (back !== null) {
-    const detail = `endpoint "${name}" is recovering from a rest: at most ${back.slots} at a time until more of them succeed`
+    const detail = `endpoint "${name}" is recovering: at most ${back.slots} attempts at a time until more of them succeed`
     return because('endpoint_resting', detail)
   }
   const [counts] = concurrency === null ? [] : await store.countJobs([name])
@@ -225,7 +228,10 @@ async function whyWaiting(store: Store, endpoint: Endpoint, now: number): Promis
   const live = workers.filter((worker) => isLive(worker, now))
   const [first, ...others] = live
   if (first === undefined) {
-    return because('no_live_worker', 'no worker has reported lately; start one: posthorn worker')
+    return because(
+      'no_live_worker',
+      'no worker has reported within the last 5 s; start one: posthorn worker',
+    )
   }
   const { name, keyId, undecryptable } = endpoint
   if (undecryptable !== null && store.encryptionKeyIds().includes(keyId)) {

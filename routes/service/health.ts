@@ -67,8 +67,8 @@ export function registerHealthRoutes(app: FastifyInstance, { store }: { store: S
         summary: 'Whether the store accepts writes, and the secrets of endpoints can be decrypted',
         querystring: noQuery,
         response: {
-          200: jsonResponse('it can work', readiness('ok')),
-          503: jsonResponse('it cannot work: checks gives the reason', readiness('unavailable')),
+          200: jsonResponse('the process is ready', readiness('ok')),
+          503: jsonResponse('not ready: checks gives the reason', readiness('unavailable')),
         },
         responseHeaders: { 503: ['retry-after'] },
       },

@@ -9,7 +9,6 @@ export const MAX_PAGE = 100
  * Stops a list that never ends. The server scans 10,000 index entries for a page, so many pages in
  * a row can be empty. This number of pages covers ten million jobs, ten times the largest measured
  * store.
- * a row can be empty. This many cover ten million jobs, ten times the largest measured store.
  */
 const MAX_EMPTY_PAGES = 1_000
 

@@ -11,8 +11,6 @@ type RequestHeaders =
  * A Fetch Request; a request of Node, Express or a similar framework; or headers and body.
  * If a parser has read the body, the bytes are taken from `rawBody`, or from `body` if that is a
  * string or bytes.
- * parser has read the body, it is taken from `rawBody`, or from `body` if that is a string or
- * bytes.
  */
 export interface SignedRequest {
   headers: RequestHeaders

@@ -56,7 +56,8 @@ export function timingProblem(timing: Timing): { path: string; message: string }
     return { path: '/cron', message: `"${cron}" names a day that never comes` }
   }
   if (startAt !== null && nextCronTick(cron, timezone, startAt - 1) === null) {
-    const message = 'expected an instant from which the cron line has a tick before the year 3000'
+    const message =
+      'expected an instant from which the cron expression has a tick before the year 3000'
     return { path: '/startAt', message }
   }
   return null

@@ -1,6 +1,6 @@
 // The attempts and jobs that a store ends without a settlement, so that a process can count them:
-// attempts that are lost, overdue or cancelled, and jobs that die without an attempt. Callers of
-// settle count what it ends themselves.
+// attempts that are lost, overdue or cancelled, and jobs that die without an attempt. The caller
+// of settle counts the ends that it reports.
 import type { Attempt, FailureReason } from '../job/job.ts'
 
 /** The end of an attempt, of the life of a job, or of both. */

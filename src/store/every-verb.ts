@@ -256,7 +256,7 @@ async function useRecords(store: Store, endpoint: string): Promise<void> {
 /** Lists, counts and statistics. */
 async function readAll(store: Store, endpoint: string): Promise<void> {
   const now = store.clock.now()
-  const others = Array.from({ length: 20 }, (_, i) => `doctor-nobody-${i}`)
+  const others = Array.from({ length: 20 }, (_, i) => `doctor-absent-${i}`)
   await store.countJobs([endpoint, ...others.slice(0, 1)])
   await store.statsOf([endpoint, ...others.slice(0, 1)])
   // Of many names, the store reads only those that have jobs.

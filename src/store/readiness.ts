@@ -1,5 +1,5 @@
 // Whether a store accepts writes, for health checks. However many checks there are, the store gets
-// at most one test write a second, and none while its other writes show the answer.
+// at most one test write a second, and none while its other writes show whether it does.
 import { StoreUnavailable, type UnavailableKind } from './store-errors.ts'
 
 /** How long the result of a write or of a test write counts. */

@@ -1,9 +1,9 @@
-// The errors of a store: it is unavailable now, or it is unusable until somebody changes it.
+// The errors of a store: it is unavailable now, or it is unusable until it or a setting is changed.
 import type { Endpoint } from '../endpoint/endpoint.ts'
 
 /** Why a store cannot be used now, in words for a client: no path, no text of a driver. */
 export const UNAVAILABLE = {
-  no_answer: 'did not answer in time',
+  no_answer: 'did not respond in time',
   locked: 'is locked by another process',
   full: 'cannot store anything: its disk is full',
   read_only: 'cannot be written: it is read-only',
@@ -29,7 +29,7 @@ export class StoreUnavailable extends Error {
 }
 
 /**
- * The store cannot be used until somebody changes a setting or the store: the file is wrong, the
+ * The store cannot be used until a setting or the store is changed: the file is wrong, the
  * schema is newer, or the key is wrong. The process does not start.
  */
 export class StoreUnusable extends Error {

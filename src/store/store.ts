@@ -256,7 +256,7 @@ export interface StoreSettings extends Retention {
   changeStream?: boolean
   /** Logs events that no caller asked for, such as a notice whose endpoint was deleted. */
   warn: (fields: Record<string, unknown>, message: string) => void
-  /** Logs that the store cannot be used until somebody repairs it. Absent: `warn`. */
+  /** Logs that the store cannot be used until it is repaired. Absent: `warn`. */
   error?: (fields: Record<string, unknown>, message: string) => void
   /**
    * false: a store that is missing or has an older schema is refused, after 5 s in which another

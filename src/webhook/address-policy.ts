@@ -194,7 +194,7 @@ function isLocalhostName(host: string): boolean {
 function parseTargets(texts: readonly string[]): Opened {
   const opened: Opened = { ranges: [], targets: new Set() }
   for (const text of texts) {
-    // Only full spellings are accepted: ipaddr.js reads 10.1/8 as 10.0.0.1/8, which nobody intends.
+    // Only full spellings are accepted: ipaddr.js reads 10.1/8 as 10.0.0.1/8, which is never intended.
     const [base = '', bits = ''] = text.split('/')
     const isSpelledOut = isIP(base) !== 0 && !base.includes('%') && /^(0|[1-9]\d*)$/.test(bits)
     if (isSpelledOut && ipaddr.isValidCIDR(text) && !isMapped(base)) {

@@ -244,7 +244,7 @@ function* endOfRaw(at: Scan, body: Buffer, start: number): Generator<void, numbe
     return end
   } catch (error) {
     if (!isTooDeep(error)) throw error
-    blame(at, () => error)
+    noteProblem(at, () => error)
     return null
   }
 }
@@ -256,7 +256,7 @@ function* endOfRaw(at: Scan, body: Buffer, start: number): Generator<void, numbe
  * @param errorOf called once for each item: creating an error costs 10 µs, and millions of values
  * can be wrong
  */
-function blame(at: Scan, errorOf: () => AppError): void {
+function noteProblem(at: Scan, errorOf: () => AppError): void {
   const { open, topKey, item, cutsItems } = at
   if (open.length < 3 || open[1] !== null || topKey !== 'jobs') throw errorOf()
   if (item === null && cutsItems) throw errorOf()
@@ -266,7 +266,7 @@ function blame(at: Scan, errorOf: () => AppError): void {
 
 function begin(at: Scan, isMap: boolean, index: number, limits: EnvelopeLimits): void {
   if (at.open.length >= MAX_JSON_DEPTH) {
-    blame(at, tooDeep)
+    noteProblem(at, tooDeep)
     at.beyond++
     at.expectKey = false
     return
@@ -304,7 +304,7 @@ function separate(at: Scan, limits: EnvelopeLimits): void {
 }
 
 function count(at: Scan, limits: EnvelopeLimits): void {
-  if (++at.valueCount > limits.values) blame(at, () => tooManyValues(limits))
+  if (++at.valueCount > limits.values) noteProblem(at, () => tooManyValues(limits))
 }
 
 function noteKey(at: Scan, key: string): void {
@@ -347,7 +347,7 @@ function stringEnd(at: Scan, body: Buffer, start: number, { bytes }: EnvelopeLim
   let i = start + 1
   while (i < body.length) {
     if (i - start > MAX_STRING_BYTES) throw tooLarge(bytes)
-    if (i - start === bytes + 1) blame(at, () => tooLarge(bytes))
+    if (i - start === bytes + 1) noteProblem(at, () => tooLarge(bytes))
     const byte = body[i]
     if (byte === QUOTE) return i + 1
     i += byte === BACKSLASH ? 2 : 1

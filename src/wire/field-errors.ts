@@ -81,7 +81,7 @@ export function invalidRequest(error: z.ZodError, prefix: string): AppError {
   return new AppError('invalid_request', detail, { errors })
 }
 
-/** More would help nobody, and a long body could cause any number of them. */
+/** More would not help, and a long body could cause any number of them. */
 const MAX_FIELD_ERRORS = 20
 
 function fieldErrors(issue: z.core.$ZodIssue, prefix: string): FieldError[] {

@@ -215,7 +215,7 @@ export const templateFields = {
   metadata: metadata.default({}),
   headers: extraHeaders.default({}).meta({
     description:
-      'sent with those of the endpoint; a name that the endpoint also sets has its value',
+      'sent with those of the endpoint; if both set a name, the value of the endpoint is sent',
   }),
   onFinish: onFinish.nullable().optional(),
 }

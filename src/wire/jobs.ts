@@ -253,7 +253,7 @@ export function hopsOf(headers: Record<string, unknown>): number {
   const message =
     hops === null
       ? 'expected the value of a delivery, a whole number'
-      : `${hops} deliveries led to this request, and at most ${MAX_HOPS} may: its endpoint may lead back here`
+      : `${hops} deliveries led to this request, and the limit is ${MAX_HOPS}: a handler may enqueue into its own endpoint`
   throw new AppError('invalid_request', `${HOPS_HEADER}: ${message}`, {
     errors: [{ path: `header/${HOPS_HEADER}`, message }],
   })

@@ -326,7 +326,7 @@ async function claimAdmitted(
   const byEndpoint = Map.groupBy(within, ({ endpoint }) => endpoint)
   const mayBeSent = await releaseAdmission(context, admission, byEndpoint, deadline).catch(
     (error) => {
-      // Whether it was still ours is unknown, so that the jobs claimed within it may not be sent.
+      // Another claim may have the admission by now, so the jobs claimed within it must not be sent.
       if (error instanceof StoreUnavailable) return false
       throw error
     },
@@ -334,7 +334,7 @@ async function claimAdmitted(
   const now = context.clock.now()
   for (const name of names) call.limited.delete(name)
   for (const name of cutShort) {
-    // Too many for one round: the admission of these was not tried for, and the next round may.
+    // Beyond the limit of one round: this round did not try to acquire their admission.
     const isUntried = untried.has(name)
     const notAcquiredAgainAt = isUntried ? now : now + ASK_AGAIN_MS
     const limits = admission.endpoints.get(name)?.limits

@@ -442,7 +442,7 @@ async function writeChange(
 }
 
 /**
- * Returns the job that has the dedupe key by now. If that key is free again, the retry is repeated.
+ * Returns the job that now has the dedupe key. If that key is free again, the retry is repeated.
  */
 async function dedupeConflict(
   context: MongoContext,

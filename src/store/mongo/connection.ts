@@ -188,10 +188,13 @@ export async function run<T>(
   command: (limit: CommandLimit) => Promise<T>,
 ): Promise<T> {
   const leftMs = deadline.leftMs()
-  if (leftMs <= 0) throw new StoreUnavailable('MongoDB did not answer in time')
+  if (leftMs <= 0) throw new StoreUnavailable('MongoDB did not respond in time')
   let timer: NodeJS.Timeout | undefined
   const overdue = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new StoreUnavailable('MongoDB did not answer in time')), leftMs)
+    timer = setTimeout(
+      () => reject(new StoreUnavailable('MongoDB did not respond in time')),
+      leftMs,
+    )
   })
   try {
     // The loser of the race may reject later; Promise.race already handles that rejection.

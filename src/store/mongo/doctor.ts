@@ -107,7 +107,7 @@ function sentenceOf(url: string, error: unknown): string {
 }
 
 /**
- * Which server answers behind the URL. Several databases speak the protocol of MongoDB, but do not
+ * Which server the URL leads to. Several databases speak the protocol of MongoDB, but do not
  * have the guarantees, or the commands, that Posthorn relies on.
  */
 export interface Engine {
@@ -194,7 +194,7 @@ function checkEngine({ name, problem, isMongod }: Engine): Check {
   return unknown(
     'engine',
     `${name} does not identify itself as mongod: its query plans cannot be checked.`,
-    'Posthorn is made for MongoDB 5.0 or later. What else this report says was tried here.',
+    'Posthorn is made for MongoDB 5.0 or later. The other checks of this report were made on this server.',
   )
 }
 
@@ -242,7 +242,7 @@ async function checkPrivileges({ client, db }: Facts): Promise<Check> {
   const name = 'privileges'
   const { authInfo } = await ask(client, { connectionStatus: 1, showPrivileges: true })
   if ((authInfo?.authenticatedUsers ?? []).length === 0) {
-    return ok(name, 'STORE_URL has no user: the server asks for none.')
+    return ok(name, 'STORE_URL has no user: the server requires none.')
   }
   const privileges: Document[] = authInfo.authenticatedUserPrivileges ?? []
   if (privileges.length === 0) {
@@ -476,7 +476,7 @@ async function dropScratch(db: Db, prefix: string): Promise<void> {
 
 function checkPlans({ isMongod, name }: Engine, plans: CommandPlan[]): Check {
   if (!isMongod) {
-    const found = `The ${plans.length} kinds of commands were not explained, because ${name} is not known as mongod.`
+    const found = `The ${plans.length} kinds of commands were not explained, because ${name} does not identify itself as mongod.`
     return unknown('plans', found, 'Run the doctor on a mongod.')
   }
   const bad = plans.filter(({ findings }) => findings.length > 0)

@@ -72,11 +72,11 @@ type FoundEndpoint = Pick<EndpointDocument, '_id' | 'disabledReason' | 'onFinish
 /** Reserved for reading back the outcome of an insert without a response. */
 const READ_BACK_MS = 500
 /**
- * Rounds without progress until a job is inserted without its key. In the first one the holder of
- * the key loses it, and mongod accepts the insert of the second one.
+ * After this many rounds without progress a job is inserted without its key. On mongod the second
+ * round succeeds, because the holder of the key has lost it in the first one.
  */
 const KEYLESS_FROM_ROUND = 2
-/** Longer than any verb takes: until then no sweeper looks at a job that is not complete yet. */
+/** Longer than any verb takes: until then no sweep checks a job that is not complete yet. */
 const KEYLESS_MS = 10_000
 
 export async function enqueue(context: MongoContext, jobs: NewJob[]): Promise<Enqueued> {

@@ -98,7 +98,7 @@ function idRangeOf({ createdAfter, createdBefore, after, oldestFirst }: JobQuery
 /** A part of an index in order of the ids, in which a list looks for its jobs. */
 interface Walk {
   hint: JobIndex | typeof BY_ID.hint
-  /** The conditions that the index answers. */
+  /** The conditions that the index serves. */
   indexed: Filter<JobDocument>
   range: Document
   /** The conditions that are compared with each job; null: none. */

@@ -291,7 +291,7 @@ async function planOf(db: Db, command: Document, text: string): Promise<CommandP
 function allowedFor(command: Document, explained: Document, counts: PlanCounts[]): PlanFault[] {
   // mongod may sort few documents in memory, although another plan takes them in order.
   if (hasOrderedPlan(explained)) return ['sort', 'many_keys']
-  // A page of a list reads up to MAX_ENTRIES_PER_PAGE entries for what no index answers.
+  // A page of a list reads up to MAX_ENTRIES_PER_PAGE entries for a condition that no index serves.
   const isFiltered = command.find !== undefined && fieldsIn(command).includes('failureReason')
   const isSmall = counts.every(
     ({ keysExamined, results }) => keysExamined <= MAX_KEYS_PER_RESULT * results + NOTABLE_KEYS,

@@ -391,7 +391,7 @@ export function watchDatabaseInPlace(
 
 /** The store, with verbs that reject while the database is lost. */
 export function refusedWhileLost(store: Store, lost: () => StoreUnavailable | null): Store {
-  // encryptionKeyIds returns no promise: nobody would handle a rejection, which ends the process.
+  // encryptionKeyIds returns no promise: a rejection without a handler would end the process.
   const always = new Set(['ready', 'close', 'onWork', 'onEnd', 'encryptionKeyIds'])
   const verbs = Object.entries(Object.getOwnPropertyDescriptors(store))
     .filter(([name, { value }]) => typeof value === 'function' && !always.has(name))

@@ -127,7 +127,7 @@ export function inOrder<Values extends SQLInputValue[]>(
 const BOOT_ID_FILE = '/proc/sys/kernel/random/boot_id'
 /** 48 bits: an integer that a double represents exactly, and short in an index. */
 const BOOT_ID_HEX_DIGITS = 12
-/** 48 bits are an integer that a double represents exactly, and that is short in an index. */
+/** The boot id on systems that do not have one. */
 export const UNKNOWN_BOOT = 0
 
 /**

@@ -10,7 +10,7 @@ import { isUpgraded, migrate } from './schema.ts'
 const MIB = 1_048_576
 /** A burst of jobs, its log and the copy of a backup need room. */
 const MIN_FREE_BYTES = 256 * MIB
-/** Anybody else than the owner. */
+/** The permission bits of everyone but the owner. */
 const OTHERS = 0o077
 
 type Report = Pick<StoreReport, 'engine' | 'checks' | 'plans' | 'latencies'>
@@ -111,7 +111,7 @@ function checkStatistics(db: DatabaseSync): Check {
   }
   return warning(
     name,
-    'Somebody ran analyze: its statistics can change the query plans, which were tested without.',
+    'The store has statistics of analyze: they can change the query plans, which were tested without them.',
     'Stop Posthorn, and run: drop table sqlite_stat1.',
   )
 }

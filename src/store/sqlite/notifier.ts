@@ -7,7 +7,7 @@ import { type FSWatcher, watch } from 'node:fs'
 
 /** The interval of polls in case a report of the system is lost, which may happen. */
 const POLL_EVERY_MS = 250
-/** If the system cannot watch the log. A poll costs some microseconds; waking up costs more. */
+/** The interval of polls if the system cannot watch the log: waking up is most of their cost. */
 const POLL_UNWATCHED_EVERY_MS = 25
 /**
  * A write to the log comes before its commit shows, with a flush in between. So polls follow a
@@ -137,7 +137,7 @@ function pollAfterLogWrites(path: string, poll: () => boolean) {
 function watchLog(path: string, onWritten: () => void): FSWatcher | null {
   try {
     const watcher = watch(`${path}-wal`, { persistent: false }, onWritten)
-    // A report may be missed: the seldom polls go on.
+    // A report may be missed: the rare polls continue.
     watcher.on('error', () => watcher.close())
     return watcher
   } catch {

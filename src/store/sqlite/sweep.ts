@@ -145,7 +145,7 @@ async function recheckBlocked(database: Database, limit: number): Promise<Finish
       const became = blocked === undefined ? 'waits' : resolveBlocked(database, blocked)
       if (became === 'ready') counts.promoted++
       if (became === 'fails') counts.dependentsFailed++
-      // If its dependency is queued again by now, the next finish of that decides.
+      // If its dependency was queued again, the next finish of the dependency decides.
       connection.statement(UNMARK).run({ seq })
     }
     return sumEffects([counts, runFinishEffects(database)])

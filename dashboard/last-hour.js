@@ -5,25 +5,25 @@ import { counted, durationMs, span } from './words.js'
 
 const MINUTE_MS = 60_000
 const MINUTES = 60
-/** The figures are of whole minutes, so more frequent requests would show the same. */
-export const FIGURES_EVERY_MS = 15_000
+/** The counts are of whole minutes, so more frequent requests would show the same. */
+export const STATS_EVERY_MS = 15_000
 /** The note beside p50 and p95. */
-export const BOUNDS_NOTE = 'a histogram tells only between which bounds that time lies'
+export const BOUNDS_NOTE = 'from a histogram: the value lies between these bounds'
 /** The query of GET /stats. */
 export const LAST_HOUR = { window: '1h', by: 'endpoint' }
 
 /** @typedef {{from: string, succeeded: number[], failed: number[], durations: number[]}} Ended */
-/** @typedef {{ended: Ended | undefined, durationBounds: string[]}} Figures ended: absent if nothing has */
+/** @typedef {{ended: Ended | undefined, durationBounds: string[]}} AttemptCounts ended: absent if nothing has */
 
-/** @param {string} endpoint @param {AbortSignal} signal @returns {Promise<Figures & {row: any}>} */
-export async function readFigures(endpoint, signal) {
+/** @param {string} endpoint @param {AbortSignal} signal @returns {Promise<AttemptCounts & {row: any}>} */
+export async function readLastHour(endpoint, signal) {
   const query = queryOf({ ...LAST_HOUR, endpoint })
   const { endpoints, durationBounds } = await ask('GET', `stats${query}`, undefined, { signal })
   const [row] = endpoints
   return { ended: row?.ended, durationBounds, row }
 }
 
-/** @param {Figures} figures */
+/** @param {AttemptCounts} counts */
 export function sumOf({ ended }) {
   const sum = (/** @type {number[]} */ counts) => counts.reduce((all, count) => all + count, 0)
   return { succeeded: sum(ended?.succeeded ?? []), failed: sum(ended?.failed ?? []) }
@@ -32,7 +32,7 @@ export function sumOf({ ended }) {
 /**
  * The bounds of this percentile of the durations. A histogram has no more exact value.
  *
- * @param {Figures} figures @param {number} share
+ * @param {AttemptCounts} counts @param {number} share
  */
 export function within({ ended, durationBounds }, share) {
   const counts = ended?.durations ?? []
@@ -54,10 +54,10 @@ export function within({ ended, durationBounds }, share) {
 const NOTHING = { from: '', succeeded: [], failed: [], durations: [] }
 
 /** Succeeded attempts go up and failed ones go down, so that colour is not the only difference. */
-export function Sparkline({ figures, tall = false }) {
-  const { succeeded, failed } = sumOf(figures)
+export function Sparkline({ counts, tall = false }) {
+  const { succeeded, failed } = sumOf(counts)
   const newest = Math.floor(now() / MINUTE_MS)
-  const { from, succeeded: ok, failed: bad } = figures.ended ?? NOTHING
+  const { from, succeeded: ok, failed: bad } = counts.ended ?? NOTHING
   const scale = Math.max(1, ...ok, ...bad)
   const label = `Last hour: ${counted(succeeded, 'attempt')} succeeded, ${figureOf(failed)} failed`
   const bar = (count) => (count === 0 ? 0 : Math.max(6, (count / scale) * 50))

@@ -1,4 +1,4 @@
-// Imports workbooks: killed in the middle, it goes on after the last row that is in the database.
+// Imports workbooks. After a kill it continues after the last row that is in the database.
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { receive, type Work } from '../kit/deliveries.ts'
@@ -7,14 +7,14 @@ import { posthorn, secret, serve } from '../kit/program.ts'
 import { type Item, itemsAfter } from './workbook.ts'
 
 const DATA = process.env.DATA_DIR ?? join(import.meta.dirname, 'data')
-/** Rests after each transaction, so that there is time to watch, and to kill it. */
+/** The pause after each transaction, so that there is time to watch the import and to kill it. */
 const PAUSE_MS = Number(process.env.PAUSE_MS ?? 50)
 const ROWS_PER_TRANSACTION = 500
 const HEARTBEAT_MS = 500
 
 interface Upload {
   file: string
-  /** As whoever uploaded it counted them; for the progress that is shown, and nothing else. */
+  /** The number of rows that the client gives. Only the progress depends on it. */
   rows: number
 }
 
@@ -28,17 +28,17 @@ const lastRow = ledger.db.prepare('select max(row) as row from items where job_i
 const count = ledger.db.prepare('select count(*) as rows from items where job_id = ?')
 const insert = ledger.db.prepare('insert into items values (?, ?, ?, ?, ?, ?, ?)')
 
-const importWorkbook: Work<Upload> = async ({ jobId, fence, payload }, tell) => {
+const importWorkbook: Work<Upload> = async ({ jobId, fence, payload }, reportProgress) => {
   const { row: after } = lastRow.get(jobId) as { row: number | null }
-  let toldAtMs = Number.NEGATIVE_INFINITY
+  let reportedAtMs = Number.NEGATIVE_INFINITY
   for await (const items of itemsAfter(pathOf(payload), after ?? 0, ROWS_PER_TRANSACTION)) {
-    // The rows are the checkpoint: one transaction has both, and the proof of the fence.
+    // The stored rows are the checkpoint. The transaction that writes them checks the fence.
     ledger.write(jobId, fence, () => enter(jobId, fence, items))
-    if (performance.now() - toldAtMs >= HEARTBEAT_MS) {
-      toldAtMs = performance.now()
+    if (performance.now() - reportedAtMs >= HEARTBEAT_MS) {
+      reportedAtMs = performance.now()
       const row = items.at(-1)?.row ?? 0
       const progress = Math.min(100, Math.floor((100 * row) / payload.rows))
-      await tell({ progress, message: `row ${row}` })
+      await reportProgress({ progress, message: `row ${row}` })
     }
     await sleep(PAUSE_MS)
   }
@@ -51,7 +51,7 @@ function enter(jobId: string, fence: number, items: Item[]): void {
   }
 }
 
-/** A name, never a path: whoever may enqueue may not read the whole disk. */
+/** A name, never a path: a client that may enqueue must not read other files. */
 function pathOf({ file }: Upload): string {
   if (/^[a-z0-9-]+\.xlsx$/.test(file)) return join(DATA, file)
   throw new Error('file must be the name of a workbook, like items.xlsx')

@@ -1,4 +1,4 @@
-// Makes a workbook to import: a heading and 50,000 items, or as many as ROWS says.
+// Creates a workbook to import: a heading and ROWS items (default 50,000).
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import ExcelJS from 'exceljs'

@@ -1,8 +1,8 @@
-// The rows of a workbook, one after the other. Of the file only its shared strings are in memory.
+// Reads the rows of a workbook one by one. Only its shared strings are kept in memory.
 import ExcelJS from 'exceljs'
 
 export interface Item {
-  /** As Excel counts; the heading is row 1. */
+  /** As Excel counts them: the heading is row 1. */
   row: number
   sku: string
   name: string
@@ -20,7 +20,7 @@ export async function* itemsAfter(
   let items: Item[] = []
   let isFirst = true
   for await (const sheet of new ExcelJS.stream.xlsx.WorkbookReader(path, options)) {
-    // Passed over, not broken off: the reader removes its temporary files only at its end.
+    // Skips the rest instead of stopping: the reader removes its temporary files only at its end.
     if (!isFirst) continue
     isFirst = false
     for await (const row of sheet) {

@@ -1,8 +1,8 @@
-// Confirming an invoice: the request answers at once, and five jobs do what must follow.
+// Confirms an invoice: the request gets its response at once, and five jobs do the work.
 import { readFileSync } from 'node:fs'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { join } from 'node:path'
-import { answer, receive } from '../kit/deliveries.ts'
+import { receive, respond } from '../kit/deliveries.ts'
 import { openLedger } from '../kit/ledger.ts'
 import { posthorn, secret, serve } from '../kit/program.ts'
 import { startGovernment } from './government.ts'
@@ -28,7 +28,7 @@ await serve(
       await route(request, response)
     } catch (error) {
       console.error(error)
-      answer(response, 500, { error: String(error) })
+      respond(response, 500, { error: String(error) })
     }
   },
   (baseUrl) =>
@@ -47,37 +47,37 @@ async function route(request: IncomingMessage, response: ServerResponse): Promis
   }
   if (method === 'POST' && url === '/confirm') return confirm(request, response)
   const number = /^\/invoices\/(\d{1,9})$/.exec(url)?.[1]
-  if (method === 'GET' && number !== undefined) return answer(response, 200, await stateOf(number))
+  if (method === 'GET' && number !== undefined) return respond(response, 200, await stateOf(number))
   if (method === 'GET' && url === '/') {
     response.writeHead(200, { 'content-type': 'text/html; charset=utf-8' }).end(PAGE)
     return
   }
-  answer(response, 404, { error: 'there is nothing here' })
+  respond(response, 404, { error: 'not found' })
 }
 
-/** Enqueues all that must follow in one request, and answers. */
+/** Enqueues the five jobs in one request, and responds. */
 async function confirm(request: IncomingMessage, response: ServerResponse): Promise<void> {
   const startedAtMs = performance.now()
   const invoice = await invoiceFrom(request)
-  if (typeof invoice === 'string') return answer(response, 400, { error: invoice })
+  if (typeof invoice === 'string') return respond(response, 400, { error: invoice })
   const items = await posthorn.enqueueBatch<Invoice>(
     steps.map(({ endpoint, after }) => ({
       endpoint,
       payload: invoice,
       dependsOn: after.map((name) => `#${steps.findIndex((one) => one.endpoint === name)}`),
       tags: [`invoice-${invoice.number}`],
-      // Pressed twice, or sent again after a lost answer: the same five jobs.
+      // If the button is pressed twice, or a lost response repeated, these are the same five jobs.
       idempotencyKey: `invoice-${invoice.number}`,
     })),
   )
   const refused = items.find(({ error }) => error !== undefined)
-  if (refused) return answer(response, refused.status, { error: refused.error?.detail })
+  if (refused) return respond(response, refused.status, { error: refused.error?.detail })
   const jobs = items.map(({ id }, i) => [steps[i]?.endpoint, id])
   const tookMs = Math.round(performance.now() - startedAtMs)
-  answer(response, 202, { invoice: invoice.number, jobs: Object.fromEntries(jobs), tookMs })
+  respond(response, 202, { invoice: invoice.number, jobs: Object.fromEntries(jobs), tookMs })
 }
 
-/** Where each step is, as Posthorn knows it. */
+/** The state of each step, read from Posthorn. */
 async function stateOf(number: string): Promise<object[]> {
   const { items } = await posthorn.page({ tag: `invoice-${number}`, limit: steps.length })
   const jobs = await Promise.all(items.map(({ id }) => posthorn.get(id)))

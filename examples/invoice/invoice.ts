@@ -1,19 +1,19 @@
-// An invoice as a browser sends it: checked before anything is done with it.
+// Reads and checks an invoice that a browser sends.
 import type { IncomingMessage } from 'node:http'
 
 export interface Invoice {
   number: number
   customer: string
   email: string
-  /** Of the smallest unit of the currency, as all money here. */
+  /** In the smallest unit of the currency, like all amounts here. */
   amountCents: number
 }
 
 const MAX_BODY_BYTES = 10_000
 
-/** The invoice, or a sentence that says what is wrong with it. */
+/** Returns the invoice, or a sentence that says what is wrong with it. */
 export async function invoiceFrom(request: IncomingMessage): Promise<Invoice | string> {
-  // No page of another site can send this type without asking first.
+  // A page of another site cannot send this content type without a preflight request.
   if (request.headers['content-type'] !== 'application/json') return 'send application/json'
   let body = ''
   for await (const chunk of request.setEncoding('utf8')) {

@@ -1,10 +1,10 @@
-// A mail server that keeps nothing: it says on the terminal what would have been sent.
+// A mail server that stores nothing: it prints what would have been sent.
 import type { AddressInfo } from 'node:net'
 import { SMTPServer } from 'smtp-server'
 
 const MAX_MAIL_BYTES = 10_000_000
 
-/** The port it listens on. */
+/** Returns the port that it listens on. */
 export async function startMailSink(): Promise<number> {
   const server = new SMTPServer({
     authOptional: true,

@@ -1,4 +1,4 @@
-// The invoice as a PDF file. What is half written never has the name of what is done.
+// Writes the invoice as a PDF file. The file gets its final name only when it is complete.
 import { createWriteStream } from 'node:fs'
 import { rename } from 'node:fs/promises'
 import { pipeline } from 'node:stream/promises'

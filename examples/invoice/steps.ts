@@ -1,4 +1,4 @@
-// What follows a confirmed invoice: each step with its endpoint, what it waits for, and its work.
+// The steps after a confirmed invoice: the endpoint, the dependencies and the work of each.
 import type { EndpointSettings } from '../../src/client/client.ts'
 import type { Work } from '../kit/deliveries.ts'
 import type { Ledger } from '../kit/ledger.ts'
@@ -8,7 +8,7 @@ import { createWorks, type Place } from './works.ts'
 export interface Step {
   endpoint: string
   title: string
-  /** Endpoints of steps, named earlier, that must have succeeded before. */
+  /** Endpoints of earlier steps that must succeed first. */
   after: string[]
   settings: Omit<EndpointSettings, 'url' | 'secret'>
   work: Work<Invoice>

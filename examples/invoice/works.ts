@@ -1,8 +1,8 @@
-// The work of each step: done outside where it must be, and entered in the ledger at the end.
+// The work of each step. External work is done first, and recorded in the ledger at the end.
 import { basename, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import nodemailer from 'nodemailer'
-import type { Tell, Work } from '../kit/deliveries.ts'
+import type { ReportProgress, Work } from '../kit/deliveries.ts'
 import type { Ledger } from '../kit/ledger.ts'
 import { register } from './government.ts'
 import { amountText, type Invoice } from './invoice.ts'
@@ -30,9 +30,12 @@ export function createWorks(ledger: Ledger, place: Place) {
     return ledger.finish(jobId, fence, { file: basename(pdfOf(payload)) })
   }
 
-  const eInvoice: Work<Invoice> = async ({ jobId, fence, payload }, tell) => {
+  const eInvoice: Work<Invoice> = async ({ jobId, fence, payload }, reportProgress) => {
     const url = `${place.governmentUrl}/e-invoices`
-    const number = await telling(tell, register(url, jobId, { invoice: payload.number }))
+    const number = await withHeartbeats(
+      reportProgress,
+      register(url, jobId, { invoice: payload.number }),
+    )
     return ledger.finish(jobId, fence, { number }, () => {
       const insert = 'insert into e_invoices values (?, ?) on conflict do nothing'
       ledger.db.prepare(insert).run(payload.number, number)
@@ -48,7 +51,7 @@ export function createWorks(ledger: Ledger, place: Place) {
 
   const eMail: Work<Invoice> = async ({ jobId, fence, payload }) => {
     await mail.sendMail({
-      // The same in each attempt: mail can not be part of a transaction, but a mailbox can tell.
+      // Equal in each attempt: mail cannot be part of a transaction, but a mailbox can detect repeats.
       messageId: `<${jobId}@example.com>`,
       from: 'invoices@example.com',
       to: payload.email,
@@ -70,15 +73,15 @@ export function createWorks(ledger: Ledger, place: Place) {
   return { pdf, eInvoice, eWayBill, eMail, accounting }
 }
 
-/** Lets Posthorn know that the work goes on, until it has ended. */
-async function telling<T>(tell: Tell, work: Promise<T>): Promise<T> {
+/** Sends a heartbeat every two seconds until the work has ended. */
+async function withHeartbeats<T>(reportProgress: ReportProgress, work: Promise<T>): Promise<T> {
   const startedAtMs = performance.now()
   const ended = work.then((value) => ({ value }))
-  // Looked at below, unless telling fails before.
+  // Awaited below, unless a heartbeat fails first.
   ended.catch(() => {})
   for (;;) {
     const seconds = Math.round((performance.now() - startedAtMs) / 1_000)
-    await tell({ message: `with the government for ${seconds} s` })
+    await reportProgress({ message: `with the government for ${seconds} s` })
     const result = await Promise.race([ended, sleep(HEARTBEAT_MS, null)])
     if (result !== null) return result.value
   }

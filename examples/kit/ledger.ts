@@ -1,23 +1,23 @@
-// What makes a repeated delivery harmless: the fence and the result of each job, kept in the same
-// SQLite file as the work, so that one transaction writes both.
+// Makes repeated deliveries harmless: keeps the fence and the result of each job in the same SQLite
+// file as the work, so that one transaction writes both.
 import { mkdirSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 
 export interface Ledger {
-  /** For the tables of the work itself. */
+  /** The work has its own tables in it. */
   db: DatabaseSync
-  /** An attempt begins: from now on every older one is refused. */
+  /** Begins an attempt. From now on, older attempts of the job are refused. */
   begin(jobId: string, fence: number): 'begun' | 'stale' | { result: unknown }
-  /** One transaction, with the proof that no newer attempt has begun. @throws StaleAttempt */
+  /** Runs `change` in a transaction that checks that no newer attempt has begun. @throws StaleAttempt */
   write<T>(jobId: string, fence: number, change: () => T): T
-  /** The work is done, whatever comes now; `change` is part of the same transaction. */
+  /** Stores the result, so that the work is not done again. `change` is in the same transaction. */
   finish<T>(jobId: string, fence: number, result: T, change?: () => void): T
 }
 
 export class StaleAttempt extends Error {
   constructor(jobId: string, fence: number) {
-    super(`a newer attempt of ${jobId} has begun: attempt with fence ${fence} writes no more`)
+    super(`a newer attempt of ${jobId} has begun: the attempt with fence ${fence} may not write`)
   }
 }
 

@@ -1,16 +1,16 @@
-// How each program here begins: listen, then tell Posthorn where.
+// Starts a program of the examples: listens, then registers its endpoints at Posthorn.
 import { randomBytes } from 'node:crypto'
 import { createServer, type RequestListener } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { Posthorn, PosthornError } from '../../src/client/client.ts'
 
 const url = process.env.POSTHORN_URL ?? 'http://127.0.0.1:8080'
-/** Of Posthorn, whose settings are environment variables too. */
+/** The client of the Posthorn server that the environment names. */
 export const posthorn = new Posthorn({ url, key: process.env.POSTHORN_KEY })
-/** A new one at each start will do here: it is registered before anything is delivered. */
+/** A new secret at each start is enough: it is registered before anything is delivered. */
 export const secret = process.env.POSTHORN_SECRET ?? `whsec_${randomBytes(32).toString('base64')}`
 
-/** Listens on this machine alone, has `register` told where, and says so. */
+/** Listens on loopback, registers the endpoints with that address, and prints the port. */
 export async function serve(
   listener: RequestListener,
   register: (baseUrl: string) => Promise<unknown>,
@@ -24,7 +24,7 @@ export async function serve(
     await register(`http://127.0.0.1:${port}`)
   } catch (error) {
     if (!(error instanceof PosthornError)) throw error
-    console.error(`Posthorn at ${url} could not be told of the endpoints: ${error.message}`)
+    console.error(`the endpoints could not be registered at ${url}: ${error.message}`)
     process.exit(1)
   }
   console.log(`listening on port ${port}: http://127.0.0.1:${port}/`)

@@ -1,4 +1,4 @@
-// A report of each day's orders, made every night at two by the clock of a time zone.
+// Writes a report of each day's orders, every night at two o'clock in a time zone.
 import { mkdirSync, renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { receive, type Work } from '../kit/deliveries.ts'
@@ -13,7 +13,7 @@ const ledger = openLedger(join(DATA, 'orders.db'), TABLES)
 addSomeOrders(ledger.db, new Date())
 
 const report: Work<unknown> = async ({ jobId, fence, scheduledFor }) => {
-  // The tick, not the clock: a report that is made late, or again, is still of the same day.
+  // The tick decides, not the clock: a late or repeated report is still of the same day.
   const day = dayBefore(dayOf(scheduledFor))
   const orders = ordersOf(ledger.db, (createdAt) => dayOf(createdAt) === day)
   const file = join(DATA, 'reports', `${day}.csv`)
@@ -25,12 +25,12 @@ const report: Work<unknown> = async ({ jobId, fence, scheduledFor }) => {
   return ledger.finish(jobId, fence, { day, orders: orders.length, totalCents, file })
 }
 
-/** As people in the time zone call it: 2026-11-24. */
+/** The date in the time zone, like 2026-11-24. */
 function dayOf(instant: Date): string {
   return instant.toLocaleDateString('sv-SE', { timeZone: TIMEZONE })
 }
 
-/** Of days, not of hours: a day may have 23 or 25 of them. */
+/** Counts days, not hours: a day can have 23 or 25 hours. */
 function dayBefore(day: string): string {
   const date = new Date(`${day}T00:00:00Z`)
   date.setUTCDate(date.getUTCDate() - 1)
@@ -41,13 +41,13 @@ await serve(
   (request, response) => receive(request, response, { secret, posthorn, ledger, work: report }),
   async (url) => {
     await posthorn.endpoints.put('nightly-report', { url, secret, timeout: '1m' })
-    // Safe at every start: what has not changed keeps its next tick.
+    // Safe at every start: a schedule whose timing is unchanged keeps its next tick.
     const { nextRuns } = await posthorn.schedules.put('nightly-report', {
       cron: '0 2 * * *',
       timezone: TIMEZONE,
       endpoint: 'nightly-report',
       payload: {},
-      // A night on which no worker ran: one report when they are back.
+      // After a night without a worker, one report is made when a worker is back.
       misfire: 'once',
     })
     console.log(`next runs: ${nextRuns.join(', ')}`)

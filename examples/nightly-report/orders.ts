@@ -1,4 +1,4 @@
-// The orders that the report is about: a table, and some rows in it to begin with.
+// The table of orders that the report reads, and some rows to begin with.
 import type { DatabaseSync } from 'node:sqlite'
 
 export interface Order {
@@ -11,7 +11,7 @@ export const TABLES =
   'create table if not exists orders (id integer primary key, created_at text, cents integer)'
 const HOUR_MS = 3_600_000
 
-/** An order every three hours of the last three days, when there is none yet. */
+/** Adds an order for every three hours of the last three days, unless there are orders already. */
 export function addSomeOrders(db: DatabaseSync, now: Date): void {
   const insert = db.prepare(
     'insert into orders (id, created_at, cents) values (?, ?, ?) on conflict do nothing',

@@ -1,4 +1,4 @@
-// A handler in Go: believes only what Posthorn has signed, and does the work of a job once.
+// A handler in Go: accepts only signed deliveries, and does the work of a job once.
 package main
 
 import (
@@ -27,7 +27,7 @@ type finished struct {
 
 var key []byte
 
-// In memory, for the example. Yours belongs where the work is kept, written in one transaction.
+// In memory, for the example. Store yours in the database of the work, in the same transaction.
 var done = map[string]finished{}
 var lock sync.Mutex
 
@@ -54,7 +54,7 @@ func doOnce(id string, fence int64, invoice int) (int, map[string]any) {
 	defer lock.Unlock()
 	before, found := done[id]
 	if found && fence < before.fence {
-		return 409, map[string]any{"error": "a newer attempt came"}
+		return 409, map[string]any{"error": "a newer attempt has begun"}
 	}
 	if !found {
 		before.result = makePDF(invoice)

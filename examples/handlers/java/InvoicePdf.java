@@ -1,4 +1,4 @@
-// A handler in Java: believes only what Posthorn has signed, and does the work of a job once.
+// A handler in Java: accepts only signed deliveries, and does the work of a job once.
 import com.sun.net.httpserver.HttpExchange;
 import com.sun.net.httpserver.HttpServer;
 import java.net.InetSocketAddress;
@@ -16,9 +16,9 @@ public class InvoicePdf {
   static final byte[] KEY = Base64.getDecoder().decode(SECRET.replaceFirst("^whsec_", ""));
 
   record Finished(long fence, String result) {}
-  record Answer(int status, String body) {}
+  record Response(int status, String body) {}
 
-  // In memory, for the example. Yours belongs where the work is kept, written in one transaction.
+  // In memory, for the example. Store yours in the database of the work, in the same transaction.
   static final Map<String, Finished> done = new HashMap<>();
 
   static boolean isGenuine(String id, String timestamp, String signatures, byte[] body) throws Exception {
@@ -34,32 +34,32 @@ public class InvoicePdf {
     return found;
   }
 
-  static synchronized Answer doOnce(String id, long fence, String payload) {
+  static synchronized Response doOnce(String id, long fence, String payload) {
     Finished before = done.get(id);
     if (before != null && fence < before.fence())
-      return new Answer(409, "{\"error\":\"a newer attempt came\"}");
+      return new Response(409, "{\"error\":\"a newer attempt has begun\"}");
     String result = before != null ? before.result() : makePdf(payload);
     done.put(id, new Finished(fence, result));
-    return new Answer(200, result);
+    return new Response(200, result);
   }
 
   static String makePdf(String payload) {
-    // Java brings no JSON parser: use the one of your project.
+    // Java has no JSON parser of its own: use the one of your project.
     var invoice = Pattern.compile("\"invoice\"\\s*:\\s*(\\d+)").matcher(payload);
     if (!invoice.find()) throw new IllegalArgumentException("the payload names no invoice");
     System.out.println("makes the PDF of invoice " + invoice.group(1));
     return "{\"invoice\":" + invoice.group(1) + ",\"pages\":3}";
   }
 
-  static Answer handle(HttpExchange exchange) throws Exception {
+  static Response handle(HttpExchange exchange) throws Exception {
     byte[] body = exchange.getRequestBody().readNBytes(MAX_BODY_BYTES + 1);
-    if (body.length > MAX_BODY_BYTES) return new Answer(413, "{}");
+    if (body.length > MAX_BODY_BYTES) return new Response(413, "{}");
     var headers = exchange.getRequestHeaders();
     String id = Objects.toString(headers.getFirst("webhook-id"), "");
     String timestamp = Objects.toString(headers.getFirst("webhook-timestamp"), "");
     String signatures = Objects.toString(headers.getFirst("webhook-signature"), "");
-    if (!isGenuine(id, timestamp, signatures, body)) return new Answer(401, "{\"error\":\"not signed\"}");
-    if ("true".equals(headers.getFirst("posthorn-test"))) return new Answer(200, "{}");
+    if (!isGenuine(id, timestamp, signatures, body)) return new Response(401, "{\"error\":\"not signed\"}");
+    if ("true".equals(headers.getFirst("posthorn-test"))) return new Response(200, "{}");
     return doOnce(id, Long.parseLong(headers.getFirst("posthorn-fence")), new String(body));
   }
 
@@ -69,16 +69,16 @@ public class InvoicePdf {
     HttpServer server = HttpServer.create(new InetSocketAddress("127.0.0.1", port), 0);
     server.setExecutor(Executors.newFixedThreadPool(8));
     server.createContext("/", exchange -> {
-      Answer answer;
+      Response response;
       try {
-        answer = handle(exchange);
+        response = handle(exchange);
       } catch (Exception error) {
         error.printStackTrace();
-        answer = new Answer(500, "{}");
+        response = new Response(500, "{}");
       }
       exchange.getResponseHeaders().set("content-type", "application/json");
-      byte[] bytes = answer.body().getBytes();
-      exchange.sendResponseHeaders(answer.status(), bytes.length);
+      byte[] bytes = response.body().getBytes();
+      exchange.sendResponseHeaders(response.status(), bytes.length);
       exchange.getResponseBody().write(bytes);
       exchange.close();
     });

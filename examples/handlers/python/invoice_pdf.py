@@ -1,10 +1,10 @@
-"""A handler in Python: believes only what Posthorn has signed, and does the work of a job once."""
+"""A handler in Python: accepts only signed deliveries, and does the work of a job once."""
 import base64, hashlib, hmac, json, os, re, threading, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 KEY = base64.b64decode(os.environ["POSTHORN_SECRET"].removeprefix("whsec_"), validate=True)
 MAX_BODY_BYTES = 1_048_576
-# In memory, for the example. Yours belongs where the work is kept, written in one transaction.
+# In memory, for the example. Store yours in the database of the work, in the same transaction.
 done, lock = {}, threading.Lock()
 
 
@@ -21,7 +21,7 @@ def is_genuine(headers, body):
 def do_once(job_id, fence, payload):
     with lock:
         seen_fence, result = done.get(job_id, (0, None))
-        if fence < seen_fence: return 409, {"error": "a newer attempt came"}
+        if fence < seen_fence: return 409, {"error": "a newer attempt has begun"}
         result = result or make_pdf(payload["invoice"])
         done[job_id] = (fence, result)
         return 200, result
@@ -37,15 +37,15 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         length = self.headers.get("content-length", "")
-        if not re.fullmatch("[0-9]{1,12}", length): return self.answer(411, {})
-        if int(length) > MAX_BODY_BYTES: return self.answer(413, {})
+        if not re.fullmatch("[0-9]{1,12}", length): return self.respond(411, {})
+        if int(length) > MAX_BODY_BYTES: return self.respond(413, {})
         body = self.rfile.read(int(length))
-        if not is_genuine(self.headers, body): return self.answer(401, {"error": "not signed"})
-        if self.headers.get("posthorn-test") == "true": return self.answer(200, {})
+        if not is_genuine(self.headers, body): return self.respond(401, {"error": "not signed"})
+        if self.headers.get("posthorn-test") == "true": return self.respond(200, {})
         fence = int(self.headers["posthorn-fence"])
-        self.answer(*do_once(self.headers["webhook-id"], fence, json.loads(body)))
+        self.respond(*do_once(self.headers["webhook-id"], fence, json.loads(body)))
 
-    def answer(self, status, body):
+    def respond(self, status, body):
         self.send_response(status)
         self.send_header("content-type", "application/json")
         self.end_headers()

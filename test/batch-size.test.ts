@@ -105,7 +105,7 @@ describe('the size of a write', () => {
     const fail = (error: Error) => size.run(100, () => Promise.reject(error)).catch(() => {})
     await fail(new RangeError('a bug'))
     expect(size.limit).toBe(MAX)
-    await fail(new StoreUnavailable('MongoDB did not answer in time'))
+    await fail(new StoreUnavailable('MongoDB did not respond in time'))
     expect(size.limit).toBe(25)
     expect(await size.run(25, async () => 'done')).toBe('done')
     expect(size.limit).toBeGreaterThan(25)

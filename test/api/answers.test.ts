@@ -200,7 +200,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   })
 
   // This test ends the workers that the other tests need, so it runs alone.
-  it('lost, interrupted, cancelled: say that nobody knows the answer, or that it is discarded', {
+  it('lost, interrupted, cancelled: say that the response is unknown, or that it is discarded', {
     concurrent: false,
   }, async () => {
     const endpoint = await fixture.endpoint('hang', { timeout: '1m' })

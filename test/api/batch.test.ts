@@ -16,7 +16,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     return answer.body.items
   }
 
-  it('items: are answered in order with 201, 200 or an error, and a bad one harms no other', async () => {
+  it('items: get their results in order, 201, 200 or an error, and a bad one harms no other', async () => {
     const endpoint = await fixture.endpoint()
     const job = { endpoint: endpoint.name, payload: 1 }
     const dedupe = { key: 'k', mode: 'keep' }

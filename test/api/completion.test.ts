@@ -43,7 +43,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   const applied = { status: 200, body: { applied: true } }
   const leaseLost = { status: 409, body: { code: 'lease_lost' } }
 
-  it('complete: the job succeeds with the result, byte for byte; the same again is the same answer', async () => {
+  it('complete: the job succeeds with the result, byte for byte; a repeat gets the same response', async () => {
     const { id, report } = await accepted()
     const result = '{"pages": 3.0, "big":12345678901234567890}'
     expect(await report('complete', `{"result": ${result} }`)).toEqual(
@@ -122,7 +122,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     }
   })
 
-  it('heartbeat: tells progress and extends the deadline, by the completionTimeout or what it names', async () => {
+  it('heartbeat: stores progress and extends the deadline, by the completionTimeout or what it names', async () => {
     const { id, report } = await accepted({ completionTimeout: '5s' })
     const beat = await report('heartbeat', { progress: 42.5, message: 'page 3' })
     expect(beat).toMatchObject({ status: 200, body: { cancelRequested: false } })
@@ -155,7 +155,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     expect(await readJob(id)).toMatchObject({ state: 'cancelled', progress: null })
   })
 
-  it('heartbeat: before the 202 it tells progress only', async () => {
+  it('heartbeat: before the 202 it stores progress only', async () => {
     const held = heldReplies()
     const endpoint = await asyncEndpoint(held.script, { completionTimeout: '1h' })
     const id = await endpoint.enqueue()

@@ -328,7 +328,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     await expectRefused('/statuses', { statuses: many(21) })
   })
 
-  it('statuses: decide what an answer means, and what is retried counts for the breaker', async () => {
+  it('statuses: decide what a response means, and what is retried counts for the breaker', async () => {
     const statuses = { 400: 'retry', 404: 'final', 410: 'retry', 500: 'throttle' }
     const endpoint = await fixture.endpoint([400, 410, 200], { statuses, retry: QUICK_RETRY })
     const retried = await fixture.job(await endpoint.enqueue(), 'succeeded', 'dead')

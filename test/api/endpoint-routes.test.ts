@@ -295,7 +295,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     }
   })
 
-  it('POST /endpoints/:name/test: one signed ping now, answered with the attempt', async () => {
+  it('POST /endpoints/:name/test: one signed ping now, and the response has the attempt', async () => {
     const body = 'r'.repeat(10_000)
     const endpoint = await fixture.endpoint({ status: 418, body }, { headers: { 'x-own': 'yes' } })
     const path = `/endpoints/${endpoint.name}`

@@ -86,7 +86,7 @@ describe.each(ENGINES)('on %s, while the store is away', (engine) => {
     'store_unavailable: the error of a read does not say how to repeat a write',
     () => {
       // A file that another program has locked can still be read.
-      expectProblem(read, 503, 'store_unavailable', { detail: 'the store did not answer in time' })
+      expectProblem(read, 503, 'store_unavailable', { detail: 'the store did not respond in time' })
     },
   )
 

@@ -80,7 +80,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     ).toBe(201)
   })
 
-  it('cache-control: every answer is kept by no cache, and is what its type says', async () => {
+  it('cache-control: every response is kept by no cache, and is what its type says', async () => {
     const job = await request('POST', '/jobs', known)
     for (const answer of [job, await request('GET', '/jobs'), await request('GET', '/nothing')]) {
       expect(answer.headers.get('cache-control')).toBe('no-store')
@@ -352,7 +352,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     expectProblem(other, 422, 'idempotency_key_reused')
   })
 
-  it('internal_error: is logged with its request id, and tells nothing of its cause', async () => {
+  it('internal_error: is logged with its request id, and reveals nothing of its cause', async () => {
     await BREAKS[engine](fixture.posthorn.env.STORE_URL as string)
     const answer = await request('GET', '/keys', undefined, { 'x-request-id': 'broken-1' })
     expectProblem(answer, 500, 'internal_error', { requestId: 'broken-1' })
@@ -372,7 +372,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     }
   })
 
-  it('malformed HTTP: is answered by a problem with a request id too', async () => {
+  it('malformed HTTP: gets a problem with a request id too', async () => {
     const answer = await sendRaw('no such thing\r\n\r\n')
     expect(answer).toMatch(/^HTTP\/1\.1 400 /)
     expect(answer).toMatch(/x-request-id: [A-Za-z0-9._-]{1,64}\r\n/i)

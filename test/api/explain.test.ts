@@ -36,7 +36,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     expect(at((await explain(id)).expectedAt)).toBeGreaterThan(Date.now() + 3_000_000)
   })
 
-  it('endpoint_paused: until somebody resumes it', async () => {
+  it('endpoint_paused: until it is resumed', async () => {
     const endpoint = await fixture.endpoint()
     await request('POST', `/endpoints/${endpoint.name}/pause`)
     const id = await endpoint.enqueue()
@@ -48,7 +48,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     })
   })
 
-  it('endpoint_disabled: after a 410, until somebody resumes it', async () => {
+  it('endpoint_disabled: after a 410, until it is resumed', async () => {
     const endpoint = await fixture.endpoint(410)
     const waiting = await endpoint.enqueue({ delay: '1h' })
     await endpoint.enqueue()

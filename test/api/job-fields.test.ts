@@ -199,7 +199,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     await expectRefused('/headers/Webhook-Id', { headers: { 'Webhook-Id': '1' } })
   })
 
-  it('dedupe: keep answers with the queued or running job, reject refuses, a final one is no hindrance', async () => {
+  it('dedupe: keep returns the queued or running job, reject refuses, a final one has no effect', async () => {
     const endpoint = await fixture.pulledEndpoint()
     const keep = { dedupe: { key: 'k', mode: 'keep' } }
     const first = await endpoint.post(keep)
@@ -229,7 +229,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     )
   })
 
-  it('dedupe: replace gives the queued job the new payload and what goes with it, and answers 200', async () => {
+  it('dedupe: replace gives the queued job the new payload and what goes with it, and responds with 200', async () => {
     const endpoint = await fixture.pulledEndpoint()
     const dedupe = { key: 'r', mode: 'replace' }
     const first = await endpoint.post({

@@ -75,7 +75,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     held.release(200)
   })
 
-  it('GET /jobs/:id: the result is the JSON of the answer, or its text, up to 64 KiB', async () => {
+  it('GET /jobs/:id: the result is the JSON of the response, or its text, up to 64 KiB', async () => {
     const big = JSON.stringify('x'.repeat(65_536))
     const cases: [body: string, shown: object][] = [
       ['{"a":1}', { result: { a: 1 }, resultTruncated: false }],
@@ -89,7 +89,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     }
   })
 
-  it('GET /jobs/:id: ?wait answers as soon as it is final, else at the end as it stands', async () => {
+  it('GET /jobs/:id: ?wait responds as soon as it is final, else at the end as it is', async () => {
     const held = heldReplies()
     const endpoint = await fixture.endpoint(held.script)
     const id = await endpoint.enqueue()
@@ -107,7 +107,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     }
   })
 
-  it('GET /jobs/:id: ETag and If-None-Match answer 304 without a body until it changes', async () => {
+  it('GET /jobs/:id: ETag and If-None-Match lead to 304 without a body until it changes', async () => {
     const endpoint = await fixture.pulledEndpoint()
     const id = await endpoint.enqueue()
     const { headers } = await request('GET', `/jobs/${id}`)

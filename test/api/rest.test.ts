@@ -27,14 +27,14 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect(Object.values(body.links)).toEqual(expect.arrayContaining(['/docs', '/openapi.json']))
   })
 
-  it('GET /health/live: the process answers', async () => {
+  it('GET /health/live: the process responds', async () => {
     expect(await request('GET', '/health/live')).toMatchObject({
       status: 200,
       body: { status: 'ok' },
     })
   })
 
-  it('GET /health/ready: the store answers', async () => {
+  it('GET /health/ready: the store responds', async () => {
     expect(await request('GET', '/health/ready')).toMatchObject({
       status: 200,
       body: { status: 'ok', checks: { store: 'ok' } },

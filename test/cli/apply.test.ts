@@ -341,12 +341,12 @@ schedules:
     ])
   })
 
-  it('says what is wrong with a file also where no server answers, and what it could not check', async () => {
+  it('says what is wrong with a file also where no server responds, and what it could not check', async () => {
     const env = { POSTHORN_URL: 'http://127.0.0.1:1' }
     const { code, stderr } = await shell.run(['apply', shell.write('wrong.yaml', WRONG)], { env })
     expect(code).toBe(2)
     expect(stderr).toMatch(/^\S*wrong\.yaml is wrong:\n {2}line 2: endpoint: /)
-    expect(stderr).toMatch(/\n {2}endpoints that only the server may have were not checked: .+\n$/)
+    expect(stderr).toMatch(/\n {2}endpoints that are not in this file were not checked: .+\n$/)
     expect(stderr).not.toContain('there is no endpoint')
   })
 

@@ -158,7 +158,7 @@ describe('backup', () => {
     await fails(store, 'left.db', /left\.db-wal already exists/)
     shell.write('half.db.part', 'half of it')
     await fails(store, 'half.db', /half\.db\.part already exists: .*interrupted.*delete that file/)
-    shell.write('third.db.part-wal', 'of somebody else')
+    shell.write('third.db.part-wal', 'of another program')
     await fails(store, 'third.db', /third\.db\.part-wal already exists/)
     // No file with these names exists, and none may be created: SQLite would use it as its own.
     for (const end of ['-wal', '-shm', '-journal', '-WAL', '.key']) {

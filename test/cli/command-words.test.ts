@@ -97,11 +97,11 @@ describe('a refusal of the server names', () => {
     const busy = (method: string) =>
       new PosthornError({
         ...{ code: 'store_unavailable', status: 503 },
-        detail: `the store did not answer${method === 'GET' ? '' : '; if this was a write, it may have happened: repeat it with the same Idempotency-Key'}`,
+        detail: `the store did not respond${method === 'GET' ? '' : '; if this was a write, it may have happened: repeat it with the same Idempotency-Key'}`,
       })
-    expect(errorInCommandWords(busy('GET')).detail).toBe('the store did not answer')
+    expect(errorInCommandWords(busy('GET')).detail).toBe('the store did not respond')
     expect(errorInCommandWords(busy('PUT')).detail).toBe(
-      'the store did not answer; the change may have been made: check before you repeat it',
+      'the store did not respond; the change may have been made: check before you repeat it',
     )
   })
 
@@ -116,7 +116,7 @@ describe('explain names the command', () => {
     await posthorn.request('POST', '/endpoints/in-use/pause')
     await posthorn.request('PUT', '/endpoints/paused', { url: null })
     const { stdout } = await shell.run(['explain', jobId])
-    expect(stdout).toContain('is paused; posthorn endpoints resume in-use goes on')
+    expect(stdout).toContain('is paused; posthorn endpoints resume in-use resumes deliveries')
     await posthorn.request('POST', '/endpoints/in-use/resume')
   })
 })

@@ -151,7 +151,7 @@ describe('delete', () => {
   })
 
   it.each(keep)(
-    'of %s asks on a terminal, and no answer is no',
+    'of %s asks on a terminal, and no reply is no',
     DEADLINE,
     async (_, words, path) => {
       // `script` of util-linux gives the command a terminal.

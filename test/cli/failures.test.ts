@@ -34,12 +34,12 @@ async function fails(
 
 describe('wrong usage is 2', () => {
   it.each<[string[], RegExp]>([
-    [['fly'], /does not know "fly"/],
+    [['fly'], /has no command "fly"/],
     [['get'], /needs ID/],
     [['get', 'a', 'b'], /"b"/],
     [['get', '..'], /"\.\."/],
     [['endpoints'], /needs a verb/],
-    [['endpoints', 'fly'], /does not know "fly"; it knows list/],
+    [['endpoints', 'fly'], /has no verb "fly"; expected list/],
     [['jobs', '--no-such-option'], /--no-such-option/],
     [['jobs', '--state', 'gone'], /--state is "gone"; expected one of queued/],
     [['jobs', '--endpoint', 'a', '--endpoint', 'b'], /--endpoint can be given only once/],
@@ -47,7 +47,7 @@ describe('wrong usage is 2', () => {
       ['enqueue', 'a', '1', '--delay', '-5s'],
       /--delay has no value; one that begins with a dash is written --delay=VALUE\./,
     ],
-    [['help', 'fly'], /does not know "fly --help"/],
+    [['help', 'fly'], /has no command "fly --help"/],
     [
       ['endpoints', 'set', 'there', '--concurrency=-1'],
       /--concurrency is "-1"; expected a whole number from 1 to 10000\./,

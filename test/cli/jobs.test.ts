@@ -160,7 +160,7 @@ describe('get, jobs and explain', () => {
     expect(some.stderr).toContain('more than 120')
   })
 
-  it('end quietly when nobody reads on', async () => {
+  it('end quietly when the reader is gone', async () => {
     const typed = shell.line('posthorn jobs --limit 100 --json | head -1')
     expect(await typed.ended()).toBe(0)
     expect(typed.stdout()).toBe('{\n')
@@ -190,7 +190,7 @@ describe('get, jobs and explain', () => {
     ])
   })
 
-  it('do all of their work though nobody reads, and fail when the result has no room', async () => {
+  it('do all of their work though no reader is left, and fail when the result has no room', async () => {
     await enqueueMany(2, 'unread')
     const { items } = (await posthorn.request('GET', '/jobs?tag=unread')).body
     const [one, two] = items.map(({ id }: { id: string }) => id)

@@ -64,7 +64,7 @@ async function listening(words: string[] = [], env: Record<string, string> = {})
 }
 
 describe('a job', () => {
-  it('reaches the handler byte for byte, signed, and gets its answer', DEADLINE, async () => {
+  it('reaches the handler byte for byte, signed, and gets its response', DEADLINE, async () => {
     handler.answerWith({ body: '{"frames":240, "id": 12345678901234567890}' })
     const secret = newSecret()
     const typed = await listening(['--secret', secret])
@@ -105,7 +105,7 @@ describe('a job', () => {
     expect(() => new Webhook(secret).verify('1', headers)).not.toThrow()
   })
 
-  it('answered 500 is tried again; answered 400 is dead at once', DEADLINE, async () => {
+  it('is tried again after a 500 and dead at once after a 400', DEADLINE, async () => {
     handler.answerWith([500, 200, 400])
     const typed = await listening()
     const first = await jobIn(await enqueue(), 'succeeded', 'dead')
@@ -121,7 +121,7 @@ describe('a job', () => {
     await typed.printed(/1\/5 rejected 400/)
   })
 
-  it('whose answer is nested deeper than a result may be keeps it as text', async () => {
+  it('whose response is nested deeper than a result may be keeps it as text', async () => {
     const text = '['.repeat(100) + ']'.repeat(100)
     handler.answerWith({ body: text })
     const typed = await listening()
@@ -130,7 +130,7 @@ describe('a job', () => {
     await typed.printed('succeeded 200')
   })
 
-  it('whose answer the server does not take as JSON keeps it as text', async () => {
+  it('whose response the server does not accept as JSON keeps it as text', async () => {
     // As deep as a result may be. The request that reports it is one level deeper, which is too
     // deep.
     const text = '['.repeat(64) + ']'.repeat(64)
@@ -169,7 +169,7 @@ describe('a job', () => {
 })
 
 describe('Ctrl-C', () => {
-  it('lets a handler answer that is nearly done', DEADLINE, async () => {
+  it('lets a handler respond that is nearly done', DEADLINE, async () => {
     let answer: (reply: number) => void = () => {}
     handler.answerWith(
       () =>
@@ -187,24 +187,28 @@ describe('Ctrl-C', () => {
     expect((await ask('GET', `/jobs/${id}`)).body.state).toBe('succeeded')
   })
 
-  it('gives back what the handler has not answered, and takes nothing more', DEADLINE, async () => {
-    handler.answerWith('hang')
-    const typed = await listening()
-    const [first, ...others] = [await enqueue(), await enqueue(), await enqueue()]
-    await handler.waitFor((requests) => requests.length === 1, 15_000)
-    typed.signal('SIGINT')
-    expect(await typed.ended()).toBe(0)
-    expect(handler.requests).toHaveLength(1)
-    const { state, attempts } = (await ask('GET', `/jobs/${first}`)).body
-    expect(state).toBe('queued')
-    expect(attempts).toMatchObject([
-      { outcome: 'failed', message: expect.stringContaining('was stopped before') },
-    ])
-    for (const id of others) {
-      const untouched = (await ask('GET', `/jobs/${id}`)).body
-      expect(untouched).toMatchObject({ state: 'queued', attemptCount: 0, fence: 0 })
-    }
-  })
+  it(
+    'gives back the jobs that have no response from the handler, and takes nothing more',
+    DEADLINE,
+    async () => {
+      handler.answerWith('hang')
+      const typed = await listening()
+      const [first, ...others] = [await enqueue(), await enqueue(), await enqueue()]
+      await handler.waitFor((requests) => requests.length === 1, 15_000)
+      typed.signal('SIGINT')
+      expect(await typed.ended()).toBe(0)
+      expect(handler.requests).toHaveLength(1)
+      const { state, attempts } = (await ask('GET', `/jobs/${first}`)).body
+      expect(state).toBe('queued')
+      expect(attempts).toMatchObject([
+        { outcome: 'failed', message: expect.stringContaining('was stopped before') },
+      ])
+      for (const id of others) {
+        const untouched = (await ask('GET', `/jobs/${id}`)).body
+        expect(untouched).toMatchObject({ state: 'queued', attemptCount: 0, fence: 0 })
+      }
+    },
+  )
 })
 
 describe('the server', () => {
@@ -218,26 +222,30 @@ describe('the server', () => {
     await typed.printed('responds again')
   })
 
-  it('gets each report once, though a proxy has answered the first tries', DEADLINE, async () => {
-    const proxy = await startFaultyProxy(() => posthorn.url())
-    onTestFinished(() => proxy.close())
-    handler.answerWith([{ body: '{"frames":240}' }, 400])
-    proxy.deal({
-      complete: ['page_200', 'page_400', 'page_500'],
-      fail: ['page_404'],
-    })
-    const typed = await listening([], { POSTHORN_URL: proxy.url })
-    const first = await jobIn(await enqueue(), 'succeeded', 'dead')
-    expect(first).toMatchObject({ attemptCount: 1, result: { frames: 240 } })
-    const second = await jobIn(await enqueue(), 'succeeded', 'dead')
-    expect(second).toMatchObject({ state: 'dead', attemptCount: 1 })
-    expect(proxy.left()).toEqual([])
-    await typed.printed(/1\/5 rejected 400/)
-    expect(handler.requests).toHaveLength(2)
-    expect(typed.stdout()).not.toMatch(/not reported|stored as text/)
-    typed.signal('SIGINT')
-    expect(await typed.ended()).toBe(0)
-  })
+  it(
+    'gets each report once, though a proxy has responded to the first tries',
+    DEADLINE,
+    async () => {
+      const proxy = await startFaultyProxy(() => posthorn.url())
+      onTestFinished(() => proxy.close())
+      handler.answerWith([{ body: '{"frames":240}' }, 400])
+      proxy.deal({
+        complete: ['page_200', 'page_400', 'page_500'],
+        fail: ['page_404'],
+      })
+      const typed = await listening([], { POSTHORN_URL: proxy.url })
+      const first = await jobIn(await enqueue(), 'succeeded', 'dead')
+      expect(first).toMatchObject({ attemptCount: 1, result: { frames: 240 } })
+      const second = await jobIn(await enqueue(), 'succeeded', 'dead')
+      expect(second).toMatchObject({ state: 'dead', attemptCount: 1 })
+      expect(proxy.left()).toEqual([])
+      await typed.printed(/1\/5 rejected 400/)
+      expect(handler.requests).toHaveLength(2)
+      expect(typed.stdout()).not.toMatch(/not reported|stored as text/)
+      typed.signal('SIGINT')
+      expect(await typed.ended()).toBe(0)
+    },
+  )
 
   it('needs no more than a key that may claim', DEADLINE, async () => {
     const { key } = (await ask('POST', '/keys', { name: 'laptop', scope: 'work' })).body

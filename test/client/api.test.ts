@@ -157,7 +157,7 @@ describe('jobs', () => {
     expect(await codeOf(posthorn.edit(id, { priority: 1 }))).toBe('job_state_conflict')
   })
 
-  it('tell why they do not run', async () => {
+  it('say why they do not run', async () => {
     const { id } = await posthorn.enqueue({ endpoint, payload: 1, ...LATER })
     expect(await posthorn.explain(id)).toMatchObject({ state: 'queued', reason: 'not_due' })
   })
@@ -317,7 +317,7 @@ describe('pull', () => {
   })
 })
 
-it('without its key nothing is answered', async () => {
+it('without its key it gets no response from any route', async () => {
   expect(await codeOf(new Posthorn({ url: api.url }).page())).toBe('unauthorized')
   const other = new Posthorn({ url: api.url, key: 'another-key-of-24-characters' })
   expect(await codeOf(other.page())).toBe('unauthorized')

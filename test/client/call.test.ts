@@ -145,7 +145,7 @@ describe('a payload', () => {
 })
 
 describe('a refusal', () => {
-  it('is thrown with all that the answer says', async () => {
+  it('is thrown with all that the response says', async () => {
     const errors = [{ path: '/priority', message: 'too big' }]
     server.answerWith(problem(400, 'invalid_request', { errors }))
     const error = await errorOf(posthorn.enqueue({ endpoint: 'a', payload: 1 }))
@@ -192,7 +192,7 @@ describe('a call that does no harm twice', () => {
     expect(third?.body).toEqual(first?.body)
   })
 
-  it('is given up after so many tries, with the last answer', async () => {
+  it('is given up after so many tries, with the last response', async () => {
     server.answerWith(UNAVAILABLE)
     const error = await errorOf(client({ maxTries: 2 }).get('job_1'))
     expect(error).toMatchObject({ code: 'store_unavailable', status: 503 })
@@ -213,7 +213,7 @@ describe('a call that does no harm twice', () => {
     expect(retryAfterMs).toBeGreaterThan(3_500_000)
   })
 
-  it('is repeated when no answer comes, or something before Posthorn says 502 or 504', async () => {
+  it('is repeated when no response comes, or something before Posthorn says 502 or 504', async () => {
     server.answerWith(['hang', 502, 504, OK])
     const patient = client({ timeoutMs: 300 })
     expect(await patient.get('job_1')).toMatchObject({ id: 'job_1' })

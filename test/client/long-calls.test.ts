@@ -34,7 +34,7 @@ describe('wait', () => {
     expect(server.requests).toHaveLength(2)
   })
 
-  it('does not hammer a server that answers at once, and ends when its time is over', async () => {
+  it('does not hammer a server that responds at once, and ends when its time is over', async () => {
     server.answerWith(job('running'))
     const error = await errorOf(posthorn.wait('job_1', { timeoutMs: 1_500 }))
     expect(error).toMatchObject({ code: 'wait_timeout', status: null })
@@ -42,7 +42,7 @@ describe('wait', () => {
     expect(server.requests.length).toBeLessThanOrEqual(3)
   })
 
-  it('ends when its time is over though nobody answers', async () => {
+  it('ends when its time is over though no response comes', async () => {
     server.answerWith('hang')
     const error = await errorOf(client({ timeoutMs: 100 }).wait('job_1', { timeoutMs: 400 }))
     expect(error.code).toBe('timeout')
@@ -56,7 +56,7 @@ describe('wait', () => {
 })
 
 describe('list', () => {
-  it('goes on through short and empty pages, and fetches no page that nobody asks for', async () => {
+  it('continues through short and empty pages, and fetches no page that is not asked for', async () => {
     const page = (ids: string[], nextCursor: string | null): Reply => ({
       body: JSON.stringify({ items: ids.map((id) => ({ ...JOB, id })), nextCursor }),
     })

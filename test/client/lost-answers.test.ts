@@ -50,7 +50,7 @@ async function storedCount(tag: string): Promise<number> {
   return count
 }
 
-it('a job is stored once, though two answers were lost', async () => {
+it('a job is stored once, though two responses were lost', async () => {
   losses = 2
   const job = await posthorn.enqueue({ endpoint: 'pulled', payload: 1, tags: ['one'] })
   expect(statuses).toEqual([201, 200, 200])

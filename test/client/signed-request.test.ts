@@ -155,7 +155,7 @@ it('a request without a body is refused', async () => {
 })
 
 describe('a delivery', () => {
-  it('tells all that came with it', async () => {
+  it('contains all that came with it', async () => {
     const url = 'http://127.0.0.1:8080/jobs/job_x/complete?token=t'
     const headers = {
       ...signedHeaders(SECRET, BODY),

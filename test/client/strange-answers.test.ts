@@ -75,7 +75,7 @@ const STRANGE: Record<string, Reply> = {
   'bytes that are no UTF-8': { body: Buffer.from([0x22, 0xff, 0x22]) },
 }
 
-describe('an answer that is not of Posthorn', () => {
+describe('a response that is not from Posthorn', () => {
   it.each(Object.keys(STRANGE))('is an unexpected_answer of every call: %s', async (kind) => {
     server.answerWith(STRANGE[kind] as Reply)
     for (const [name, call] of Object.entries(CALLS)) {
@@ -117,7 +117,7 @@ describe('an answer that is not of Posthorn', () => {
     expect(server.requests).toHaveLength(5)
   })
 
-  it('does not make a removal done: a page of a proxy after a lost answer', async () => {
+  it('does not make a removal done: a page of a proxy after a lost response', async () => {
     for (const name of REMOVALS) {
       server.answerWith([UNAVAILABLE, { status: 404, body: '<html>' }])
       const error = await errorOf((CALLS[name] as () => Promise<unknown>)())
@@ -126,7 +126,7 @@ describe('an answer that is not of Posthorn', () => {
   })
 })
 
-describe('a removal whose first answer was lost', () => {
+describe('a removal whose first response was lost', () => {
   const GONE: Record<string, string> = {
     remove: 'job_not_found',
     'endpoints.remove': 'endpoint_not_found',

@@ -42,7 +42,7 @@ describe('the client knows', () => {
     expectTypeOf<client.Endpoint['state']>().toEqualTypeOf<Answer<'endpointResponse'>['state']>()
   })
 
-  it('every field of an answer', () => {
+  it('every field of a response', () => {
     expectTypeOf<keyof client.Job | 'deduplicated'>().toEqualTypeOf<keyof Answer<'jobResponse'>>()
     expectTypeOf<keyof client.RetriedJob | 'deduplicated'>().toEqualTypeOf<
       keyof Answer<'retriedJobResponse'>
@@ -69,7 +69,7 @@ describe('the client knows', () => {
     >()
   })
 
-  it('of each answer only fields that the API always sends, null where it may be', () => {
+  it('of each response only fields that the API always sends, null where it may be', () => {
     const page = (items: z.ZodType) => (items as unknown as z.ZodArray<z.ZodObject>).element
     const pairs: [string, ObjectCheck, z.ZodType][] = [
       ['JOB_SUMMARY', checks.JOB_SUMMARY, answers.jobSummaryResponse],

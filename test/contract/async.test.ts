@@ -158,7 +158,7 @@ describe.each(ENGINES)('an attempt that was accepted on %s', (engine) => {
     expect(await store.settle([success(store, claimed)])).toEqual(['applied'])
   })
 
-  test('is ended once by two sweepers at once, and the answer to its handler is true', async () => {
+  test('is ended once by two sweepers at once, and the response to its handler is true', async () => {
     const { store } = place
     const other = await place.open()
     for (let round = 0; round < 10; round++) {

@@ -179,7 +179,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect(await claimFrom(store, name, 5)).toHaveLength(5)
   })
 
-  test('but a rest that a throttled answer began stays', async () => {
+  test('but a rest that a throttled response began stays', async () => {
     const { store } = place
     const name = await addEndpoint(store, { circuitBreaker: BREAKER })
     const restingUntil = store.clock.now() + HOUR_MS

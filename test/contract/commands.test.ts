@@ -27,7 +27,7 @@ const HOUR_MS = 60 * MINUTE_MS
 describe.each(ENGINES)('on %s', (engine) => {
   const place = useStore(engine)
 
-  test('cancel answers with the outcome for each job', async () => {
+  test('cancel returns the outcome for each job', async () => {
     const { store } = place
     const endpoint = await addEndpoint(store)
     const first = await enqueueOne(store, endpoint)
@@ -76,7 +76,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect(claimed.firstRunAt).toBe(job.runAt)
   })
 
-  test('retry answers for each job what hinders it', async () => {
+  test('retry returns for each job what prevents it', async () => {
     const { store } = place
     const endpoint = await addEndpoint(store)
     const queued = await enqueueOne(store, endpoint)

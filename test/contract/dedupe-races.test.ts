@@ -57,7 +57,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect(new Set(ids).size).toBe(1)
   })
 
-  test('of a replacement and a claim at once, what is sent is what the answer says', async () => {
+  test('of a replacement and a claim at once, what is sent is what the response says', async () => {
     const { store } = place
     const other = await place.open()
     for (let round = 0; round < 20; round++) {

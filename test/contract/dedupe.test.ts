@@ -27,7 +27,7 @@ const MODES: DedupeMode[] = ['keep', 'replace', 'reject']
 describe.each(ENGINES)('on %s', (engine) => {
   const place = useStore(engine, { retentionMs: 0, retentionDeadMs: 0 })
 
-  test('keep answers with the queued or running job that has the key', async () => {
+  test('keep returns the queued or running job that has the key', async () => {
     const { store } = place
     const endpoint = await addEndpoint(store)
     const first = await askFirstWithKey(store, endpoint)

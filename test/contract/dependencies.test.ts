@@ -214,7 +214,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect((await claimOne(store, endpoint)).jobId).toBe(early.id)
   })
 
-  test('a retry while the one it waits for ends leaves nobody behind for ever', async () => {
+  test('a retry while the one it waits for ends leaves no job behind for ever', async () => {
     const { store } = place
     const other = await place.open()
     for (let round = 0; round < 10; round++) {
@@ -330,7 +330,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     })
   })
 
-  test('an enqueue while the one it depends on ends leaves nobody behind for ever', async () => {
+  test('an enqueue while the one it depends on ends leaves no job behind for ever', async () => {
     const { store } = place
     const other = await place.open()
     for (let round = 0; round < 20; round++) {

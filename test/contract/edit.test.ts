@@ -151,7 +151,7 @@ describe.each(ENGINES)('an edit on %s', (engine) => {
     expect(claimed.map(({ jobId }) => jobId)).toEqual([head.id])
   })
 
-  test('and a claim at once: what is sent is what the answer says', async () => {
+  test('and a claim at once: what is sent is what the response says', async () => {
     const { store } = place
     const other = await place.open()
     for (let round = 0; round < 20; round++) {

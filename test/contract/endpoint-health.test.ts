@@ -153,7 +153,7 @@ describe.each(ENGINES)('a pause on %s', (engine) => {
 describe.each(ENGINES)('a rest on %s', (engine) => {
   const place = useStore(engine)
 
-  test('lasts until the instant that the answer named, for all its jobs', async () => {
+  test('lasts until the instant that the response named, for all its jobs', async () => {
     const { store } = place
     const name = await addEndpoint(store)
     await enqueueMany(store, name, 2)
@@ -165,7 +165,7 @@ describe.each(ENGINES)('a rest on %s', (engine) => {
     expect(await claimFrom(store, name, 2)).toHaveLength(1)
   })
 
-  test('is never shortened by a later answer, and lasts no longer than a day', async () => {
+  test('is never shortened by a later response, and lasts no longer than a day', async () => {
     const { store } = place
     const name = await addEndpoint(store)
     const now = store.clock.now()
@@ -291,10 +291,10 @@ describe.each(ENGINES)('a rest on %s', (engine) => {
   })
 })
 
-describe.each(ENGINES)('an endpoint that answered 410 on %s', (engine) => {
+describe.each(ENGINES)('an endpoint that responded with 410 on %s', (engine) => {
   const place = useStore(engine)
 
-  test('is disabled if it is still the version that answered', async () => {
+  test('is disabled if it is still the version that responded', async () => {
     const { store } = place
     const name = await addEndpoint(store)
     await store.pauseEndpoint(name)

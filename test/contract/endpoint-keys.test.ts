@@ -34,7 +34,7 @@ describe.each(ENGINES)('the keys of endpoints on %s', (engine) => {
     expect(items.map(({ name }) => name)).toEqual(expect.arrayContaining([well, lost]))
   })
 
-  test('a change that could not be answered is not written', async () => {
+  test('a change whose response could not be made is not written', async () => {
     const { store } = place
     const name = await addUndecryptable()
     const before = await endpointOf(store, name)

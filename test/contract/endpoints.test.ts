@@ -45,7 +45,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     return place.store.putEndpoint(settings, { given, fresh }, ifVersion)
   }
 
-  test('a new endpoint takes the fresh secret and is read back as it was answered', async () => {
+  test('a new endpoint takes the fresh secret and is read back as it was returned', async () => {
     const settings = described()
     const fresh = newSecret()
     const result = await put(settings, { fresh })

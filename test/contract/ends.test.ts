@@ -189,7 +189,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect(await endsOf(store, () => store.settle(settlements))).toEqual([])
   })
 
-  test('of two sweepers at once each tells what it ended: together all, and nothing twice', async () => {
+  test('of two sweepers at once each reports what it ended: together all, and nothing twice', async () => {
     const { store } = place
     const other = await place.open()
     await sweepClean(store)

@@ -79,7 +79,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect(payload.equals(claimed?.payload as Uint8Array)).toBe(true)
   })
 
-  test('a job is read back as enqueue answered it', async () => {
+  test('a job is read back as enqueue returned it', async () => {
     const { store } = place
     const endpoint = await addEndpoint(store)
     const now = store.clock.now()
@@ -107,7 +107,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect(job).toMatchObject({ maxAttempts: 4, attemptsLeft: 4 })
   })
 
-  test('each job of a batch gets its own answer', async () => {
+  test('each job of a batch gets its own result', async () => {
     const { store } = place
     const endpoint = await addEndpoint(store)
     const known = await enqueueOne(store, endpoint, { idempotency: KEY })
@@ -176,7 +176,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     )
   })
 
-  test('a job that is stored already is answered as it is, whatever its keys are by now', async () => {
+  test('a job that is stored already is returned as it is, whatever keys it has now', async () => {
     const { store } = place
     const endpoint = await addEndpoint(store)
     const dedupe = { key: 'index: _id_ dup key', mode: 'keep' as const }
@@ -225,7 +225,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     ])
   })
 
-  test('an empty batch is answered with nothing', async () => {
+  test('an empty batch returns nothing', async () => {
     expect(await place.store.enqueue([])).toEqual([])
   })
 

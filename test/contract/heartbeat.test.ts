@@ -65,7 +65,7 @@ describe.each(ENGINES)('a heartbeat on %s', (engine) => {
     expectAbout(await leaseEnd(claimed), place.store.clock.now() + HOUR_MS)
   })
 
-  test('of one whose deadline has passed keeps it, if nobody has ended it yet', async () => {
+  test('of one whose deadline has passed keeps it, if no sweep has ended it yet', async () => {
     const claimed = await accepted(1)
     await passed(place.store, claimed.claimedAt + 1)
     expect((await beat(claimed)).kind).toBe('applied')
@@ -89,7 +89,7 @@ describe.each(ENGINES)('a heartbeat on %s', (engine) => {
     expect((await jobOf(store, claimed.jobId)).phase).toBe('sending')
   })
 
-  test('of one that is still being sent tells its progress and moves nothing', async () => {
+  test('of one that is still being sent stores its progress and moves nothing', async () => {
     const claimed = await enqueueAndClaim(place.store, {}, 10 * MINUTE_MS)
     const result = await beat(claimed, {
       extendMs: 5 * HOUR_MS,

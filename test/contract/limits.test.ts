@@ -101,7 +101,7 @@ describe.each(ENGINES)('concurrency on %s', (engine) => {
     expect((await store.claim([share], 2, holderOf({ pulls: true }))).jobs).toEqual([])
   })
 
-  test('limits its own endpoint only, and a claim tells when to ask that one again', async () => {
+  test('limits its own endpoint only, and a claim says when to ask that one again', async () => {
     const { store } = place
     const limited = await addEndpoint(store, { concurrency: 2 })
     const free = await addEndpoint(store)
@@ -186,7 +186,7 @@ describe.each(ENGINES)('a rate on %s', (engine) => {
     expect(await claimFrom(store, endpoint, 10)).toEqual([])
   })
 
-  test('tells when the next attempt may start, and that one may start then', async () => {
+  test('says when the next attempt may start, and that one may start then', async () => {
     const { store } = place
     const endpoint = await addEndpoint(store, { rateLimit: { count: 2, perMs: 1_600 } })
     await enqueueMany(store, endpoint, 9)

@@ -306,7 +306,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect((await claimOne(store, notified)).endpoint).toBe(notified)
   })
 
-  test('a request of one origin that is known is answered with the job it made', async () => {
+  test('a request of one origin that is known returns the job that it made', async () => {
     const { store } = place
     const endpoint = await addEndpoint(store)
     const originKey = 'tick:nightly:1800000000000'

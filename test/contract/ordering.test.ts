@@ -78,7 +78,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     }
   })
 
-  test('a head that waits for its retry holds the rest, and due does not tell of them', async () => {
+  test('a head that waits for its retry blocks the rest, and due does not list them', async () => {
     const { store } = place
     const { endpoint, ids } = await line(3)
     const head = await claimOne(store, endpoint)
@@ -255,7 +255,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     }
   })
 
-  test('an enqueue while the head ends leaves nobody behind for ever', async () => {
+  test('an enqueue while the head ends leaves no job behind for ever', async () => {
     const { store } = place
     const other = await place.open()
     for (let round = 0; round < 15; round++) {

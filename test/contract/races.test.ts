@@ -45,7 +45,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect(await store.settle([success(store, claimed)])).toEqual(['applied'])
   })
 
-  test('of a sweep and a late renewal at once, either wins and both tell the truth', async () => {
+  test('of a sweep and a late renewal at once, either wins and both results are true', async () => {
     const { store } = place
     const other = await place.open()
     for (let round = 0; round < 20; round++) {
@@ -62,7 +62,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     }
   })
 
-  test('of a cancel and a settlement at once, one wins and both tell the truth', async () => {
+  test('of a cancel and a settlement at once, one wins and both results are true', async () => {
     const { store } = place
     const other = await place.open()
     for (let round = 0; round < 20; round++) {

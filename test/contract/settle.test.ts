@@ -121,7 +121,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect(overdue.filter((one) => one.jobId === waiting.id).map(firstDueAt)).toEqual([since])
   })
 
-  test('a batch is answered item by item, in order', async () => {
+  test('a batch has a result for each item, in order', async () => {
     const { store } = place
     const [first, second, third] = [await claimNew(), await claimNew(), await claimNew()]
     await store.cancel([second.jobId])

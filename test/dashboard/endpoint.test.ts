@@ -39,7 +39,7 @@ describe.skipIf(CHROMIUM === null)('the page of an endpoint', () => {
     expect((await shownEndpoint('letters')).state).toBe('active')
   })
 
-  it('sends a test ping and shows the answer', async () => {
+  it('sends a test ping and shows the response', async () => {
     const { receiver, open } = fixture
     receiver.answerWith({ status: 418, body: 'short and stout' })
     const page = await open('/endpoints/letters')
@@ -57,14 +57,14 @@ describe.skipIf(CHROMIUM === null)('the page of an endpoint', () => {
     await page.getByRole('button', { name: 'Rotate secret …' }).click()
     await page.getByRole('textbox', { name: /old secret/ }).fill('a while')
     expected.wrongs = /400/
-    await page.getByRole('button', { name: 'Make a new secret' }).click()
+    await page.getByRole('button', { name: 'Create a new secret' }).click()
     await page
       .getByText(/overlap/)
       .last()
       .waitFor()
     expect((await shownEndpoint('letters')).secretHint).toBe(before)
     await page.getByRole('textbox', { name: /old secret/ }).fill('1h')
-    await page.getByRole('button', { name: 'Make a new secret' }).click()
+    await page.getByRole('button', { name: 'Create a new secret' }).click()
     const secret = await page.getByRole('region', { name: 'Secret' }).textContent()
     expect(secret).toMatch(/^whsec_/)
     expect(secret?.endsWith((await shownEndpoint('letters')).secretHint)).toBe(true)

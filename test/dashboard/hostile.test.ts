@@ -37,7 +37,7 @@ async function openWatched(place: string, options = {}): Promise<Page> {
   return page
 }
 
-describe.skipIf(CHROMIUM === null)('text that somebody else wrote', () => {
+describe.skipIf(CHROMIUM === null)('text that a client or a handler wrote', () => {
   let id = ''
   let lineId = ''
   beforeAll(async () => {
@@ -62,7 +62,7 @@ describe.skipIf(CHROMIUM === null)('text that somebody else wrote', () => {
     for (const one of [id, lineId]) await posthorn.job(one, 'dead')
   })
 
-  it('stays text on the page of the job: payload, answer, tags, metadata, keys', async () => {
+  it('stays text on the page of the job: payload, response, tags, metadata, keys', async () => {
     const page = await openWatched(`/jobs/${id}`)
     const answer = page.getByRole('region', { name: 'Response to attempt 1' })
     await answer.waitFor()
@@ -79,7 +79,7 @@ describe.skipIf(CHROMIUM === null)('text that somebody else wrote', () => {
   it.each([
     ['the list of jobs', '/jobs', 'tag'],
     ['the endpoint', '/endpoints/hostile', 'Recent failures'],
-    ['a place that is not there', `/jobs/x?${encodeURIComponent(MARKUP)}`, 'can not be shown'],
+    ['a place that is not there', `/jobs/x?${encodeURIComponent(MARKUP)}`, 'cannot be shown'],
     [
       'a filter of markup',
       `/jobs?tag=${encodeURIComponent(MARKUP.slice(0, 60))}`,

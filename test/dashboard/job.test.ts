@@ -34,7 +34,7 @@ const LANDMARKS = `[...document.querySelectorAll(
 const withClipboard = { permissions: ['clipboard-read', 'clipboard-write'] }
 
 describe.skipIf(CHROMIUM === null)('the page of a job', () => {
-  it('draws its attempts to scale and shows what each answer was', async () => {
+  it('draws its attempts to scale and shows each response', async () => {
     const { posthorn, receiver, enqueue, open } = fixture
     receiver.answerWith([{ status: 500, body: 'no paper' }, { status: 503, body: 'no ink' }, 200])
     const backoff = { type: 'schedule', delays: ['50ms', '800ms'], jitter: 0 }
@@ -126,7 +126,7 @@ describe.skipIf(CHROMIUM === null)('the page of a job', () => {
     expect(await payloadOf(id)).toBe(PAYLOAD)
   })
 
-  it('does not save over what somebody else has changed meanwhile', async () => {
+  it('does not save over what another client has changed meanwhile', async () => {
     const { posthorn, enqueue, open } = fixture
     const id = await enqueue('print', { delay: '1h' })
     const page = await open(`/jobs/${id}`)
@@ -212,6 +212,6 @@ describe.skipIf(CHROMIUM === null)('the page of a job', () => {
   it('says so when there is no such job', async () => {
     expected.wrongs = /404/
     const page = await fixture.open('/jobs/job_00000000000000000000000000')
-    await page.getByText('The job can not be shown').waitFor()
+    await page.getByText('The job cannot be shown').waitFor()
   })
 })

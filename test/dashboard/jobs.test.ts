@@ -69,7 +69,7 @@ describe.skipIf(CHROMIUM === null)('the list of jobs', () => {
     const dialog = page.getByRole('dialog', { name: `Cancel ${WAITING} jobs?` })
     await dialog.waitFor()
     expect(await dialog.textContent()).toContain('endpoint = letters')
-    await dialog.getByRole('button', { name: 'Leave them as they are' }).click()
+    await dialog.getByRole('button', { name: 'Keep them unchanged' }).click()
     await dialog.waitFor({ state: 'detached' })
     expect(await stateOf(ids[0] as string)).toBe('queued')
 

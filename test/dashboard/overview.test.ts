@@ -7,7 +7,7 @@ import { isSideways, PHONE } from './page-width.ts'
 const fixture = useFixture()
 
 describe.skipIf(CHROMIUM === null)('the overview', () => {
-  it('tells someone new the next step', async () => {
+  it('shows a new user the next step', async () => {
     const page = await fixture.open()
     await page.getByText('No endpoint yet').waitFor()
     const line = await page.getByRole('region', { name: 'Command' }).textContent()
@@ -21,7 +21,7 @@ describe.skipIf(CHROMIUM === null)('the overview', () => {
     await posthorn.endpoint('worse', `${receiver.url}/bad`, { retry: { maxAttempts: 1 } })
     const ids = [await enqueue('good'), await enqueue('good'), await enqueue('worse')]
     for (const id of ids) await posthorn.job(id, 'succeeded', 'dead')
-    // Workers add their figures every 5 s.
+    // Workers report their counts every 5 s.
     await until(async () => {
       const { body } = await posthorn.request('GET', '/stats?window=1h')
       const ended = body.minutes.map(
@@ -64,7 +64,7 @@ describe.skipIf(CHROMIUM === null)('the overview', () => {
     const all = [of(1, 0, 0, 0), of(0, 0, 1, 0), of(0, 0, 0, 1), of(0, 0, 0, 0)]
     const texts = await page.evaluate<
       string[]
-    >(`import(new URL('dashboard/figures.js', document.baseURI))
+    >(`import(new URL('dashboard/last-hour.js', document.baseURI))
       .then(({ within }) => ${JSON.stringify(all)}.map((one) => within(one, 0.5)))`)
     expect(texts).toEqual(['≤ 10 ms', '2.5 s – 5 s', '> 5 s', '–'])
   })
@@ -182,7 +182,7 @@ describe.skipIf(CHROMIUM === null)('the overview', () => {
     await alert.waitFor({ state: 'detached' })
   })
 
-  it('looks no more while nobody looks, and at once when somebody does', async () => {
+  it('makes no requests while the page is hidden, and one at once when it is shown', async () => {
     const page = await fixture.open('/', { clock: true })
     await page.getByRole('row', { name: /^good/ }).waitFor()
     let requestCount = 0

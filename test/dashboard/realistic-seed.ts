@@ -26,7 +26,7 @@ const STACK = [
 ].join('')
 
 type Ask = (method: string, path: string, body?: object, headers?: object) => Promise<Json>
-// biome-ignore lint/suspicious/noExplicitAny: an answer read as JSON
+// biome-ignore lint/suspicious/noExplicitAny: a response read as JSON
 type Json = any
 
 export async function startRealisticDeployment(): Promise<SeededDeployment> {

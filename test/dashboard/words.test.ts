@@ -61,8 +61,8 @@ describe('words for figures', () => {
       '1 min ago',
       'in 7 s',
     ])
-    expect(withInstants('rests until 2026-11-24T08:44:00.000Z after 20', now)).toBe(
-      'rests until 08:44:00 UTC (in 14 min) after 20',
+    expect(withInstants('is resting until 2026-11-24T08:44:00.000Z after 20', now)).toBe(
+      'is resting until 08:44:00 UTC (in 14 min) after 20',
     )
   })
 })

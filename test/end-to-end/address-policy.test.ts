@@ -29,7 +29,7 @@ async function deliver() {
   return read.body
 }
 
-it('an endpoint on this machine is refused, and the answer says what would allow it', async () => {
+it('an endpoint on this machine is refused, and the response says what would allow it', async () => {
   await posthorn.startApi()
   const refused = await register()
   expect(refused.status).toBe(400)

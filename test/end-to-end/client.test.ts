@@ -120,7 +120,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect(handler).toMatchObject({ deliveries: [], refusedCount: 1 })
   })
 
-  it('a slow handler answers 202, tells its progress, and completes later', async () => {
+  it('a slow handler responds with 202, reports its progress, and completes later', async () => {
     await register('slow', { completion: 'async' })
     handler.answer = (_, response) => {
       response.statusCode = 202

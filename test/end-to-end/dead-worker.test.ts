@@ -68,7 +68,7 @@ describe.each(SQLITE_UNLESS_LONG)('on %s', (engine) => {
     expect(fences).toEqual(['1', '2'])
   })
 
-  it('frozen with an answer on its way: the other’s result stays, the late one is refused', async () => {
+  it('frozen with a response on its way: the other’s result stays, the late one is refused', async () => {
     const held = Promise.withResolvers<number>()
     receiver.answerWith((_, index) => (index === 0 ? held.promise : { body: '"second"' }))
     const frozen = await startWorker()

@@ -32,7 +32,7 @@ describe('the guides', () => {
   })
 
   /** Runs a block against this deployment. Returns the JSON texts that it printed. */
-  // biome-ignore lint/suspicious/noExplicitAny: a test reads any field of an answer
+  // biome-ignore lint/suspicious/noExplicitAny: a test reads any field of a response
   function run(block: string, env: Record<string, string> = {}): any[] {
     const script = `json='content-type: application/json'\n${block}`
       .replaceAll('localhost:8080', posthorn.url().replace('http://', ''))
@@ -112,7 +112,7 @@ describe('the guides', () => {
     await rejecting.close()
   })
 
-  it('pull-workers: claims a job, tells progress, completes it', async () => {
+  it('pull-workers: claims a job, reports progress, completes it', async () => {
     const [claim, report] = blocksOf('pull-workers.md')
     const answers = run(claim as string)
     const [job] = answers.at(-1).jobs

@@ -351,7 +351,7 @@ describe('on a damaged SQLite file', () => {
     closeSync(file)
   }
 
-  it('is not ready before anybody enqueues', { timeout: TEST_DEADLINE_MS }, async () => {
+  it('is not ready before the first enqueue', { timeout: TEST_DEADLINE_MS }, async () => {
     await expectSignals(WELL)
     await load.stop()
     // A later write would replace the damaged page, so all writes must be over.

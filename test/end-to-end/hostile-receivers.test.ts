@@ -261,7 +261,7 @@ describe('with many slots', () => {
     },
   )
 
-  it('what they answered is in the record of the job, and in no line of the log', async () => {
+  it('their responses are in the record of the job, and in no line of the log', async () => {
     const job = await attempted(await post('answers-controls'))
     expect(job.attempts[0].responseBody).toContain(`\x1b[31m\x07\x9b2J\x7f${CANARY}`)
     await until(() => worker.log.some((line) => line.jobId === job.id))

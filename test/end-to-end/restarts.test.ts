@@ -79,7 +79,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect(await posthorn.job(posted.id, 'succeeded')).toMatchObject({ attemptCount: 2, fence: 2 })
   })
 
-  it('a waiting client is answered when the API stops', async () => {
+  it('a waiting client gets its response when the API stops', async () => {
     const api = await posthorn.startApi()
     await posthorn.endpoint('work', receiver.url)
     const { body: posted } = await post({ delay: '1h' })

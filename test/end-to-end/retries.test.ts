@@ -129,7 +129,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect(job).toMatchObject({ state: 'dead', failure: { reason: 'expired' }, attemptCount: 1 })
   })
 
-  it('nobody listening is a connect_error with its code', async () => {
+  it('a port without a listener is a connect_error with its code', async () => {
     const receiver = await startReceiver(200)
     await receiver.close()
     await posthorn.endpoint('nobody', receiver.url, { retry: { maxAttempts: 1 } })

@@ -134,7 +134,7 @@ describe('posthorn start', () => {
     )
   })
 
-  it('killed itself, leaves nobody behind', async () => {
+  it('killed itself, leaves no process behind', async () => {
     const one = start(['start'])
     await until(() => one.stderr().includes('curl'))
     const children = childrenOf(one)
@@ -158,7 +158,7 @@ describe('posthorn start', () => {
     await until(() => !family.some(isAlive))
   })
 
-  it.each(['api', 'worker'])('%s ends also when nobody reads its log any more', async (command) => {
+  it.each(['api', 'worker'])('%s ends also when the reader of its log is gone', async (command) => {
     // A worker opens the store that an API has created.
     if (command === 'worker') await start(['api']).logged('api.listening')
     const one = start([command])
@@ -259,7 +259,7 @@ describe('what cannot start says why, and exits', () => {
   })
 
   it('an unknown command: 2', async () => {
-    await expectFailure(['fly'], {}, 2, /does not know "fly"/)
+    await expectFailure(['fly'], {}, 2, /has no command "fly"/)
   })
 
   it('a port in use: 1', async () => {
@@ -273,7 +273,7 @@ describe('what cannot start says why, and exits', () => {
     server.close()
   })
 
-  it('a host that nobody knows: 2', async () => {
+  it('an unknown host: 2', async () => {
     const env = { HOST: 'no-such-host.invalid', API_KEYS: 'a-key-of-twenty-four-characters' }
     await expectFailure(['api'], env, 2, /HOST is "no-such-host\.invalid", which does not resolve/)
   })
@@ -306,7 +306,7 @@ describe('what cannot start says why, and exits', () => {
     await expectFailure(['api'], { STORE_URL: 'sqlite:./folder.db' }, 1, /folder\.db/)
   })
 
-  it('a MongoDB without a key for secrets: 2; one that does not answer: 1', async () => {
+  it('a MongoDB without a key for secrets: 2; one that does not respond: 1', async () => {
     const url = 'mongodb://127.0.0.1:9/posthorn?directConnection=true'
     for (const process of ['api', 'worker', 'start']) {
       await expectFailure([process], { STORE_URL: url }, 2, /ENCRYPTION_KEY must be set/)

@@ -81,7 +81,7 @@ describe.each(ENGINES)('on %s', (engine) => {
       { 'idempotency-key': key },
     )
 
-  it('a write is answered 503 in time, and repeated with its key it happens once', async () => {
+  it('a write gets a 503 in time, and repeated with its key it happens once', async () => {
     outage.begin(posthorn)
     const askedAtMs = performance.now()
     const refused = await post('k')

@@ -48,7 +48,7 @@ describe('the bucket of a rate limit', () => {
     )
   })
 
-  test('tells the first millisecond at which a token is there', () => {
+  test('shows the first millisecond at which a token is there', () => {
     assert(
       property(limits, (limit) => {
         const empty = fullAfterTaking(limit, null, START, limit.count)

@@ -86,7 +86,7 @@ describe.each(RUNTIMES)('the handler in $name', ({ name, runtime, line }) => {
     expect(workCount()).toBe(count)
   }
 
-  it('does a job, whose result is what it answers', async () => {
+  it('does a job, whose result is what it responds', async () => {
     const job = JSON.parse(await run(post))
     expect(job, handler.printed()).toMatchObject({
       state: 'succeeded',
@@ -96,14 +96,14 @@ describe.each(RUNTIMES)('the handler in $name', ({ name, runtime, line }) => {
     await worked(1)
   })
 
-  it('answers a ping, and works on nothing for it', async () => {
+  it('responds to a ping, and works on nothing for it', async () => {
     const before = workCount()
     const { body } = await posthorn.request('POST', '/endpoints/invoice-pdf/test')
     expect(body).toMatchObject({ outcome: 'succeeded', statusCode: 200 })
     expect(workCount()).toBe(before)
   })
 
-  it('does the work of a job once when its answer was lost, and refuses the older attempt', async () => {
+  it('does the work of a job once when its response was lost, and refuses the older attempt', async () => {
     const before = workCount()
     const first = delivered.length
     between.answerWith(async (request, index) => {

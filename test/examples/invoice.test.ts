@@ -75,7 +75,7 @@ function entries(): unknown[] {
 }
 
 describe('an invoice that is confirmed', () => {
-  it('is answered before any step has run, and twice with the same five jobs', async () => {
+  it('gets a response before any step has run, and twice with the same five jobs', async () => {
     // No worker runs yet, so no response can have waited for one.
     const first = await send(INVOICE)
     expect(first.status).toBe(202)

@@ -34,7 +34,7 @@ it('refuses an older attempt from the moment that a newer one begins', () => {
   expect(noted()).toEqual([{ fence: 1 }, { fence: 2 }])
 })
 
-it('answers a job that is done with its result, to the same attempt and to newer ones', () => {
+it('returns the result of a job that is done, to the same attempt and to newer ones', () => {
   older.begin('job_1', 1)
   older.finish('job_1', 1, { pages: 3 })
   expect(newer.begin('job_1', 1)).toEqual({ result: { pages: 3 } })

@@ -79,13 +79,13 @@ describe('what may look wrong and is not', () => {
     return { history, job: jobWith(history, fate) }
   }
 
-  test('a retry whose answer never came may have worked', () => {
+  test('a retry whose response never came may have worked', () => {
     const { history, job } = withJob('retried')
     Object.assign(job.calls.at(-1) as object, { status: null })
     expect(check(history)).toEqual([])
   })
 
-  test('a job whose deletion was never answered may be gone or there', () => {
+  test('a job whose deletion got no response may be gone or there', () => {
     const { history, job } = withJob('deleted')
     Object.assign(job.calls.at(-1) as object, { status: null })
     expect(check(history)).toEqual([])
@@ -93,7 +93,7 @@ describe('what may look wrong and is not', () => {
     expect(check(history)).toEqual([])
   })
 
-  test('work of which no call was answered may have become no job', () => {
+  test('work of which no call got a response may have become no job', () => {
     const { history, job } = withJob('cancelled_waiting')
     history.calls = history.calls.filter((call) => !job.calls.includes(call))
     history.calls.push({ ...(job.calls[0] as History['calls'][0]), status: 503, jobId: null })

@@ -45,7 +45,7 @@ function measuredOf(id: string) {
 export const PROMISES: readonly DurablePromise[] = [
   {
     id: 'D1',
-    promise: 'no job that was answered with 201 or 200 is ever lost',
+    promise: 'no job whose enqueue got 201 or 200 is ever lost',
     measured: (_, all) => `${sum(all, 'lost')} of ${sum(all, 'accepted')} lost`,
   },
   {

@@ -21,7 +21,7 @@ export interface Accepted {
 export interface Answer {
   status: number
   headers: Record<string, string | string[] | undefined>
-  // biome-ignore lint/suspicious/noExplicitAny: a round reads any field of an answer
+  // biome-ignore lint/suspicious/noExplicitAny: a round reads any field of a response
   body: any
 }
 

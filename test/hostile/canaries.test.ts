@@ -204,7 +204,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     await until(() => fixture.api.log.some(({ msg }) => msg === 'request.failed'))
   })
 
-  it('no answer holds a secret, and what is the client’s own only where it asked for it', () => {
+  it('no response holds a secret, and what is the client’s own only where it asked for it', () => {
     const all = heard.join('\n')
     expect(all.length).toBeGreaterThan(10_000)
     expect(foundIn(all, ['payload'])).toEqual(['payload'])

@@ -56,13 +56,13 @@ async function waitBeside(path: string, body: string): Promise<number> {
 }
 
 describe('a body of 8 MiB', { timeout: 60_000 }, () => {
-  it.each(Object.keys(JOB_BODIES))('%s holds nobody up', async (what) => {
+  it.each(Object.keys(JOB_BODIES))('%s delays no other request', async (what) => {
     const body = (JOB_BODIES[what] as (bytes: number) => string)(MOST_BYTES - ROOM_BYTES)
     expect(Buffer.byteLength(body)).toBeLessThanOrEqual(MOST_BYTES)
     expect(await waitBeside('/jobs', body)).toBeLessThan(MOST_WAIT_MS)
   })
 
-  it.each(Object.keys(BATCH_BODIES))('%s in a batch hold nobody up', async (what) => {
+  it.each(Object.keys(BATCH_BODIES))('%s in a batch delay no other request', async (what) => {
     const body = (BATCH_BODIES[what] as (bytes: number) => string)(MOST_BYTES - ROOM_BYTES)
     expect(await waitBeside('/jobs/batch', body)).toBeLessThan(MOST_WAIT_MS)
   })
@@ -94,7 +94,7 @@ describe('as a job of a batch', { timeout: 60_000 }, () => {
   })
 })
 
-it('a claim of more than fits into an answer gives the others back', async () => {
+it('a claim of more than fits into a response gives the others back', async () => {
   await send('PUT', '/endpoints/pulled', '{"url":null}')
   const job = `{"endpoint":"pulled","payload":"${'x'.repeat(1_048_576)}"}`
   for (let i = 0; i < 30; i++) expect((await send('POST', '/jobs', job)).status).toBe(201)

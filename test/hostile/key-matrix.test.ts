@@ -90,7 +90,7 @@ describe.each(SQLITE_UNLESS_LONG)('on %s', { timeout: DEADLINE_MS }, (engine) =>
     expect(refusedCount).toBeGreaterThan(40)
   })
 
-  it('the open routes answer without a key, those of an attempt only to its token', async () => {
+  it('the open routes respond without a key, those of an attempt only to its token', async () => {
     await eachRoute(async (operation, method) => {
       if (scopesOf(operation) !== 'open') return
       for (const key of [null, UNKNOWN_KEY, ADMIN_KEY]) {

@@ -60,7 +60,7 @@ describe.each(SQLITE_UNLESS_LONG)('on %s', (engine) => {
     expectCleanLogs()
   })
 
-  it('what receivers answer, and what handlers say, stays out of the lines', async () => {
+  it('what receivers respond, and what handlers say, stays out of the lines', async () => {
     receiver.answerWith([
       { status: 500, body: INJECTION, headers: { 'x-error': IN_HEADER, 'retry-after': 'x' } },
       { status: 200, body: JSON.stringify(INJECTION) },

@@ -102,15 +102,12 @@ const MALFORMED: [what: string, bytes: string | Buffer, status: number][] = [
 ]
 
 describe('what is not HTTP', () => {
-  it.each(MALFORMED)(
-    '%s is answered by one problem, and the connection closes',
-    async (_, bytes, status) => {
-      const answers = await send(bytes)
-      expect(answers).toHaveLength(1)
-      expectProblem(answers[0], status, 'invalid_request')
-      expect(answers[0]?.headers.connection).toBe('close')
-    },
-  )
+  it.each(MALFORMED)('%s gets one problem, and the connection closes', async (_, bytes, status) => {
+    const answers = await send(bytes)
+    expect(answers).toHaveLength(1)
+    expectProblem(answers[0], status, 'invalid_request')
+    expect(answers[0]?.headers.connection).toBe('close')
+  })
 
   it('nothing behind a wrong request is taken for a request', async () => {
     const before = await jobCount()
@@ -128,7 +125,7 @@ describe('what is not HTTP', () => {
     expect(await jobCount()).toBe(before)
   })
 
-  it('a good request before a wrong one still has its own answer, first', async () => {
+  it('a good request before a wrong one still has its own response, first', async () => {
     const before = await jobCount()
     const good = `${head('POST /jobs HTTP/1.1', JSON_BODY, `Content-Length: ${JOB.length}`)}${JOB}`
     const answers = await send(`${good}no such thing\r\n\r\n`)
@@ -157,7 +154,7 @@ describe('what is HTTP, but unusual', () => {
     expect([400, 404, 405]).toContain(answer?.status)
   })
 
-  it('CONNECT is refused by a problem, after the answers to what came before it', async () => {
+  it('CONNECT is refused by a problem, after the responses to what came before it', async () => {
     const connectLine = head('CONNECT example.com:443 HTTP/1.1')
     expectProblem((await send(connectLine))[0], 405, 'method_not_allowed')
     const answers = await send(head('GET /health/ready HTTP/1.1') + connectLine)
@@ -170,7 +167,7 @@ describe('what is HTTP, but unusual', () => {
     expect(fixture.api.stderr()).toBe('')
   })
 
-  it('an upgrade is not taken up: the request is answered as any other', async () => {
+  it('an upgrade is not taken up: the request is handled as any other', async () => {
     const fields = ['Upgrade: websocket', 'Connection: upgrade, close']
     const [answer] = await send(head('GET /health/live HTTP/1.1', ...fields))
     expect(answer?.status).toBe(200)
@@ -185,7 +182,7 @@ describe('what is HTTP, but unusual', () => {
     expect(h2c?.status).toBe(200)
   })
 
-  it('HEAD answers as GET does, without a body', async () => {
+  it('HEAD responds as GET does, without a body', async () => {
     const path = '/health/live'
     const bytes = await exchange(fixture.posthorn.url(), closing(`HEAD ${path} HTTP/1.1`))
     expect(bytes.toString()).toMatch(/^HTTP\/1\.1 200 [\s\S]*\r\n\r\n$/)
@@ -200,11 +197,11 @@ describe('what is HTTP, but unusual', () => {
     expectProblem(none, 404, 'not_found')
   })
 
-  it('HTTP/0.9 has no Host, without which local mode answers nothing', async () => {
+  it('HTTP/0.9 has no Host, without which local mode refuses everything', async () => {
     expectProblem((await send('GET /\r\n\r\n'))[0], 403, 'forbidden')
   })
 
-  it('HTTP/1.0 is answered, and the connection closes', async () => {
+  it('HTTP/1.0 gets a response, and the connection closes', async () => {
     const [answer] = await send('GET /health/live HTTP/1.0\r\nHost: localhost\r\n\r\n')
     expect(answer?.status).toBe(200)
   })
@@ -229,7 +226,7 @@ describe('what is HTTP, but unusual', () => {
     expectProblem(byChunks, 413, 'payload_too_large')
   })
 
-  it('pipelined requests are answered in their order', async () => {
+  it('pipelined requests get their responses in order', async () => {
     const paths = ['/jobs?limit=1', '/nothing', '/health/live', '/jobs/x']
     const all = paths.map((path) => head(`GET ${path} HTTP/1.1`)).join('')
     const answers = await send(all + closing('GET / HTTP/1.1'))

@@ -84,7 +84,7 @@ describe('a client that is slow', () => {
     return served
   }
 
-  it('has by default half a minute for its request, and a minute to read the answer', () => {
+  it('has by default half a minute for its request, and a minute to read the response', () => {
     expect(CONNECTION_LIMITS).toMatchObject({
       ...{ requestMs: 30_000, responseMs: 60_000, checkMs: 5_000 },
     })
@@ -105,7 +105,7 @@ describe('a client that is slow', () => {
     },
   )
 
-  it('in reading its answer is cut off, and what was kept for it is let go', async () => {
+  it('in reading its response is cut off, and what was kept for it is let go', async () => {
     const { url, app } = await serve()
     const send = (method: string, path: string, body: object) =>
       fetch(url + path, {

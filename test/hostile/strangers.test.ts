@@ -90,7 +90,7 @@ describe('a megabyte without a key', { timeout: 120_000 }, () => {
     },
   )
 
-  it('as requests whose answers are not read costs no more than the first few of them', async () => {
+  it('as requests whose responses are not read costs no more than the first few of them', async () => {
     const paths = ['/', '/health/live', '/health/ready', '/docs', '/nothing', '/jobs?a=%20']
     note('pipelined requests', await costOf(paths.map((path) => pipelined(`GET ${path}`))))
     note('pipelined, a wrong key', await costOf([pipelined('GET /jobs', WRONG_KEY)]))
@@ -150,7 +150,7 @@ describe('a body that is refused', { timeout: 120_000 }, () => {
     ['for its key, by its length', byLength(WRONG_KEY[0] as string), 401],
     ['for its key, in chunks', inChunks(WRONG_KEY[0] as string), 401],
     ['for no key', byLength('X: y'), 401],
-  ])('%s: a client that sends all before it reads gets the answer', async (_, bytes, status) => {
+  ])('%s: a client that sends all before it reads gets the response', async (_, bytes, status) => {
     for (let i = 0; i < 3; i++) {
       const [answer] = answersIn(Buffer.from(await sendThenRead(fixture.posthorn.url(), bytes)))
       expect(answer).toMatchObject({ status, headers: { connection: 'close' } })
@@ -178,9 +178,9 @@ describe('on one connection', () => {
   const authorized = `Authorization: Bearer ${KEY}`
 
   it.each([
-    ['without a key', '/health/live', 'X: y', CONNECTION_LIMITS.pendingOfStranger],
+    ['without a key', '/health/live', 'X: y', CONNECTION_LIMITS.pendingUnauthenticated],
     ['with a key', '/jobs', authorized, CONNECTION_LIMITS.pending],
-  ])('%s so many requests are answered at once; one more ends it', async (_, path, field, most) => {
+  ])('%s so many requests are handled at once; one more ends it', async (_, path, field, most) => {
     served = await serveApp({ apiKeys: [KEY] })
     const all = get(path, field).repeat(most - 1) + get(path, field, 'Connection: close')
     const answered = answersIn(await exchange(served.url, all))
@@ -194,7 +194,10 @@ describe('on one connection', () => {
   })
 
   it('beyond so many without a key the oldest is closed; one with a key stays', async () => {
-    served = await serveApp({ apiKeys: [KEY], limits: { strangers: 10, strangersOfAddress: 10 } })
+    served = await serveApp({
+      apiKeys: [KEY],
+      limits: { unauthenticated: 10, unauthenticatedOfAddress: 10 },
+    })
     const known = await open(get('/jobs', authorized))
     const first = await open(get('/health/live'))
     for (let i = 0; i < 10; i++) await open(get('/health/live'))

@@ -130,7 +130,7 @@ export const HOSTILE_QUERIES: [what: string, query: (name: string) => string][] 
   ['a field of a prototype', () => '__proto__[polluted]=1'],
   ['a constructor', () => 'constructor[prototype][polluted]=1'],
   ['JavaScript', () => '$where=1'],
-  ['a name nobody knows', () => 'colour=red'],
+  ['an unknown name', () => 'colour=red'],
   ['an empty name', () => '=1'],
   ['bytes that are not UTF-8', (name) => `${name}=%ff%fe`],
   ['overlong UTF-8', (name) => `${name}=%c0%af`],

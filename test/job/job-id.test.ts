@@ -26,7 +26,7 @@ describe('a job id', () => {
     )
   })
 
-  it('has the shape that is checked at the door, and 80 bits that nobody can guess', () => {
+  it('has the shape that the API checks, and 80 random bits', () => {
     const ids = Array.from({ length: 1_000 }, (_, i) => newJobId(NOW + i))
     expect(ids.every(isJobId)).toBe(true)
     const tails = new Set(ids.map((id) => id.slice(-16)))

@@ -38,7 +38,7 @@ describe('what follows an attempt', () => {
     expect(decide(budget, policy, ending('succeeded'), NOW, MIDDLE)).toEqual({ event: 'succeed' })
   })
 
-  it('an answer that the work goes on elsewhere lets the job await completion', () => {
+  it('a response that the work continues elsewhere lets the job await completion', () => {
     expect(decide(budget, policy, ending('accepted'), NOW, MIDDLE)).toEqual({ event: 'await' })
     const last = { ...budget, attemptsLeft: 0 }
     expect(decide(last, policy, ending('accepted'), NOW, MIDDLE)).toEqual({ event: 'await' })

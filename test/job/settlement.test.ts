@@ -40,7 +40,7 @@ describe('a report about an attempt that has ended', () => {
 })
 
 describe('a lease that no longer holds its job', () => {
-  it('tells who ended its attempt, and nothing of other attempts', () => {
+  it('shows who ended its attempt, and nothing of other attempts', () => {
     const last = { ...LEASE, outcome: 'cancelled' } as const
     expect(endOfLease(LEASE, 'cancelled', last)).toBe('cancelled')
     expect(endOfLease(LEASE, 'dead', last)).toBe('evicted')

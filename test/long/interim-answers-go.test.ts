@@ -27,7 +27,7 @@ func main() {
 }
 `
 const hasGo = spawnSync('go', ['version']).status === 0
-if (!hasGo) console.log('skipped: Go is not installed, so its interim answers are not tried')
+if (!hasGo) console.log('skipped: Go is not installed, so its interim responses are not tried')
 
 it.skipIf(!hasGo)('a Go handler that sends 100 and 103 succeeds every time', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'posthorn-go-'))

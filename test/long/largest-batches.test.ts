@@ -44,7 +44,7 @@ const OF_JOBS = Object.entries(BATCH_BODIES).map(([what, build]): [string, () =>
 ])
 
 it.each([...OF_JOBS, ...OF_PAYLOADS])(
-  '%s hold nobody up',
+  '%s delay no other request',
   { timeout: 120_000 },
   async (what, build) => {
     const body = build()

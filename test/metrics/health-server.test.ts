@@ -51,7 +51,7 @@ async function raw(port: HealthServer, text: string): Promise<string> {
 }
 
 describe('the port of a worker', () => {
-  it('tells that the process lives and the store answers', async () => {
+  it('shows that the process lives and the store responds', async () => {
     const { url } = await start()
     const live = await fetch(`${url}/health/live`)
     expect([live.status, await live.json()]).toEqual([200, { status: 'ok' }])
@@ -72,7 +72,7 @@ describe('the port of a worker', () => {
     expect(ready.headers.get('retry-after')).toBe('1')
     expect(await ready.json()).toEqual({
       status: 'unavailable',
-      checks: { store: 'did not answer in time', worker: 'is stopping' },
+      checks: { store: 'did not respond in time', worker: 'is stopping' },
     })
     expect((await fetch(`${url}/health/live`)).status).toBe(200)
   })

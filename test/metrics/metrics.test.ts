@@ -45,7 +45,7 @@ function samples(text: string, name: string): Record<string, number> {
 }
 
 describe('the metrics of an API', () => {
-  it('tell jobs by endpoint and state, and how long the oldest due one has waited', async () => {
+  it('count jobs by endpoint and state, and say how long the oldest due one has waited', async () => {
     const { text } = await apiMetrics().text({
       asOf: 10_000,
       liveWorkers: 2,
@@ -78,7 +78,7 @@ describe('the metrics of an API', () => {
     expect(samples(text, 'posthorn_store_commands_total')).toEqual({ '': 7 })
   })
 
-  it('tell the dead jobs of endpoints that were deleted, behind those that there are', async () => {
+  it('count the dead jobs of endpoints that were deleted, behind those that there are', async () => {
     const deleted = [{ name: 'gone', dead: 7, more: false }]
     const few = { asOf: 0, liveWorkers: 0, more: false, deleted, endpoints: [statsOf('a')] }
     const endpoints = Array.from({ length: 100 }, (_, i) => statsOf(`endpoint-${i}`))

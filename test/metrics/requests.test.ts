@@ -4,7 +4,7 @@ import { expect, test } from 'vitest'
 import { answersIn, exchange } from '../hostile/raw-http.ts'
 import { useServedApp } from '../support/served-app.ts'
 
-const served = useServedApp({ maxBodyBytes: 4_096, limits: { pendingOfStranger: 8 } })
+const served = useServedApp({ maxBodyBytes: 4_096, limits: { pendingUnauthenticated: 8 } })
 
 /** The counts so far, by this label. The request for the metrics itself is not counted yet. */
 async function counted(name: string, label: string): Promise<Record<string, number>> {

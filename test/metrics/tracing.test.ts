@@ -201,7 +201,7 @@ describe('with an SDK', () => {
     })
   })
 
-  it('an attempt that was answered with an error has the status as its type', () => {
+  it('an attempt that got a response with an error has the status as its type', () => {
     const attempt = startAttemptSpan(jobWith(null), null)
     attempt.end({ outcome: 'http_error', statusCode: 503, errorCode: null })
     expect(spans().attempt?.attributes).toMatchObject({

@@ -24,7 +24,7 @@ describe('in local mode', () => {
   )
 
   it.each(['evil.example', 'localhost.evil.example', '10.0.0.1', '127.0.0.1.nip.io', '[::2]', 'x'])(
-    'a name bound to this machine by somebody else, %s, is refused',
+    'a name bound to this machine by another party, %s, is refused',
     async (host) => {
       const forbidden = { status: 403, body: { code: 'forbidden' } }
       expect(await get({ host })).toMatchObject(forbidden)

@@ -129,7 +129,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect((await explain(other.id)).detail).toBe(`it waits for ${open.id}`)
   })
 
-  test('state and reason are of one version of the job, which the answer names', async () => {
+  test('state and reason are of one version of the job, which the response names', async () => {
     const { store } = place
     const endpoint = await addEndpoint(store)
     const { id } = await enqueueOne(store, endpoint)

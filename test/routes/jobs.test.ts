@@ -25,7 +25,7 @@ describe('a job that was enqueued', () => {
     await below.close()
   })
 
-  it('is answered with 201, where it is, and all of it', async () => {
+  it('gets 201, the location of the job, and all of it', async () => {
     const before = Date.now()
     const answer = await enqueue({ delay: '1h', tags: ['x'], metadata: { order: '7' } }).expect(201)
     const { id } = answer.body
@@ -152,7 +152,7 @@ describe('an idempotency key', () => {
 })
 
 describe('commands', () => {
-  it('cancel ends a queued job, and again is the same answer; retry queues it again', async () => {
+  it('cancel ends a queued job, and again gets the same response; retry queues it again', async () => {
     const { id } = (await enqueue({ delay: '1h' })).body
     const cancelled = await request('POST', `/jobs/${id}/cancel`).expect(200)
     expect(cancelled.body).toMatchObject({ id, state: 'cancelled', attempts: [] })

@@ -116,7 +116,7 @@ describe('openapi.json', () => {
     }
   })
 
-  it('says of each answer which headers come with it', () => {
+  it('says of each response which headers come with it', () => {
     for (const { name, operation } of operations()) {
       for (const [status, response] of Object.entries<Json>(operation.responses)) {
         const headers = Object.keys(response.headers)

@@ -36,7 +36,7 @@ it('the response to a path that could be an id names the methods of the path', a
   expect([status, allow]).toEqual([405, 'POST'])
 })
 
-describe('what generated requests have found: no request is answered by 500', () => {
+describe('what generated requests have found: no request gets a 500', () => {
   it.each([
     ['GET', `/jobs/${LONG}`],
     ['POST', `/jobs/${WIDE}/copy`],

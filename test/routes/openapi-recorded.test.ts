@@ -29,7 +29,7 @@ const changed = (changes: Partial<RecordedAnswer>) => check.problemsOf({ ...real
 const withField = (field: object) =>
   changed({ body: JSON.stringify({ ...JSON.parse(real.body), ...field }) })
 
-describe('an answer that a test gets', () => {
+describe('a response that a test gets', () => {
   it('passes when it is described', () => {
     expect(real.status).toBe(201)
     expect(changed({})).toEqual([])
@@ -64,7 +64,7 @@ describe('an answer that a test gets', () => {
     expect(check.problemsOf({ ...deleted, body: '{}' })).toEqual([expect.stringContaining('body')])
   })
 
-  it('is distinguished from a longer path, and a path that no route has is answered by a problem', () => {
+  it('is distinguished from a longer path, and a path that no route has gets a problem', () => {
     const headers = { 'content-type': 'application/problem+json' }
     const unknown = { method: 'GET', path: '/jobs/x/y/z', headers, body: '{}' }
     expect(check.problemsOf({ ...unknown, status: 404 })).toEqual([])

@@ -86,7 +86,7 @@ describe('what the API holds for all clients together', () => {
     })
   })
 
-  it('bodies that do not end keep out large ones, and nobody once they are gone', async () => {
+  it('bodies that do not end keep out large ones, and none once they are gone', async () => {
     await serve({ bodyBytes: 2 * MEGABYTE })
     await until(async () => {
       await open(unfinished(MEGABYTE - 1_000))
@@ -99,7 +99,7 @@ describe('what the API holds for all clients together', () => {
     await until(async () => (await send('POST', '/jobs', jobText(HALF))).status === 201)
   })
 
-  it('large answers that nobody reads are refused in the end, small ones are not', async () => {
+  it('large responses that no client reads are refused in the end, small ones are not', async () => {
     await serve({ responseBytes: 20 * MEGABYTE })
     const made = await send('POST', '/jobs', jobText(MEGABYTE - 1_000))
     const { id } = JSON.parse(made.text) as { id: string }
@@ -124,7 +124,7 @@ describe('what the API holds for all clients together', () => {
     expect((await send('GET', `/jobs/${id}`)).status).toBe(200)
   })
 
-  it('requests that wait keep out further ones, and nobody once they have left', async () => {
+  it('requests that wait keep out further ones, and none once they have left', async () => {
     await serve({ requests: 20 })
     const made = await send('POST', '/jobs', jobText(10))
     const { id } = JSON.parse(made.text) as { id: string }
@@ -136,7 +136,7 @@ describe('what the API holds for all clients together', () => {
     await until(async () => (await send('GET', `/jobs/${id}`)).status === 200)
   })
 
-  it('lets go of what was answered: a connection is good for any number of requests', async () => {
+  it('lets go of what has a response: a connection is good for any number of requests', async () => {
     await serve({ requests: 3, bodyBytes: 4_000, responseBytes: 8_000 })
     for (let i = 0; i < 30; i++) {
       expect((await send('POST', '/jobs', jobText(1_000))).status).toBe(201)

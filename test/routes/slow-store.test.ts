@@ -49,7 +49,7 @@ describe('a store that is slow to write', () => {
     return { status: answer.status, json }
   }
 
-  it('a bulk cancel is done after a few requests, each answered in time', async () => {
+  it('a bulk cancel is done after a few requests, each with a response in time', async () => {
     const endpoint = await addEndpoint(place.store)
     await enqueueMany(place.store, endpoint, 60)
     disk.setDelay(60)

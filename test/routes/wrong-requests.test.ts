@@ -74,7 +74,7 @@ const WRONG_PATHS: [what: string, path: string, code: ErrorCode, at?: string][] 
   ['a wait too long', `/jobs/${NO_JOB}?wait=2m`, 'invalid_request', 'query/wait'],
   ['a limit of 0', '/jobs?limit=0', 'invalid_request', 'query/limit'],
   ['a limit twice', '/jobs?limit=1&limit=2', 'invalid_request', 'query/limit'],
-  ['a cursor of somebody else', '/jobs?cursor=abc', 'invalid_request', 'query/cursor'],
+  ['a cursor of another program', '/jobs?cursor=abc', 'invalid_request', 'query/cursor'],
   ['an unknown state', '/jobs?state=waiting', 'invalid_request', 'query/state/0'],
   ['an operator', '/jobs?endpoint[$ne]=1', 'invalid_request', 'query/endpoint[$ne]'],
   ['an endpoint that is not there', '/endpoints/nowhere', 'endpoint_not_found'],
@@ -186,7 +186,7 @@ describe('a wrong request', () => {
     expect(await answer.json()).toMatchObject({ status: 400, code: 'invalid_json' })
   })
 
-  it('an unknown endpoint is refused, and the answer says how to register it', async () => {
+  it('an unknown endpoint is refused, and the response says how to register it', async () => {
     const expected = { code: 'endpoint_not_found', status: 422 } as const
     const unknown = { ...job, endpoint: 'unknown' }
     const answer = await expectProblem(expected, 'POST', '/jobs', unknown)
@@ -230,7 +230,7 @@ describe('a wrong request', () => {
     await expectProblem(expected, 'DELETE', path, undefined, old)
   })
 
-  it('an unknown method is refused, and the answer says which are known', async () => {
+  it('an unknown method is refused, and the response says which are known', async () => {
     const answer = await expectProblem({ code: 'method_not_allowed' }, 'DELETE', '/jobs')
     expect(answer.headers.get('allow')).toBe('GET, HEAD, POST')
   })
@@ -302,7 +302,7 @@ describe('what is not even HTTP', () => {
       431,
     ],
     ['a wrong length', 'POST /jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n', 400],
-  ])('%s is answered with a problem', async (_, bytes, status) => {
+  ])('%s gets a problem', async (_, bytes, status) => {
     const socket = createConnection(Number(new URL(served.url).port), '127.0.0.1')
     socket.write(bytes)
     const answer = await text(socket)

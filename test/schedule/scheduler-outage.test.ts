@@ -78,7 +78,7 @@ describe('on mongo', () => {
   it.each([
     ['the insert of its job', 'originKey'],
     ['its move to the next tick', 'lastError'],
-  ])('a tick is one job though the answer to %s is lost', async (_, text) => {
+  ])('a tick is one job though the response to %s is lost', async (_, text) => {
     const endpoint = await addEndpoint(place.store)
     const schedule = await addSchedule(place.store, endpoint, 1_500)
     const lostBefore = proxy.lostAnswers()

@@ -125,7 +125,7 @@ describe('startAt and endAt', () => {
     const startAt = at('3000-01-01T00:00:00Z')
     const problem = {
       path: '/startAt',
-      message: 'expected an instant from which the cron line has a tick before the year 3000',
+      message: 'expected an instant from which the cron expression has a tick before the year 3000',
     }
     expect(timingProblem(timing({ cron: '* * * * *', startAt }))).toEqual(problem)
     const lastSummer = at('2999-06-01T00:00:00Z')

@@ -3,7 +3,7 @@ import { createSetBackWatch } from '../../src/store/set-back-watch.ts'
 
 const HOUR = 3_600_000
 
-test('a clock that was ahead between two looks was set back by the most that was told', () => {
+test('a clock that was ahead between two looks was set back by the most that was reported', () => {
   const offsetMs = 1_000
   const { note, watch } = createSetBackWatch(() => offsetMs)
   const { look: setBackMs } = watch()

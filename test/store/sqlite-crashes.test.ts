@@ -31,7 +31,7 @@ const MAX_ROUNDS = 300
 const place = useStore('sqlite', { encryptionKeys: null })
 const pathOf = () => place.url.slice('sqlite:'.length)
 
-test('settling processes are killed again and again: each finish is told once, each dependent and each key moves on', async () => {
+test('settling processes are killed again and again: each finish is reported once, each dependent and each key moves on', async () => {
   const { store } = place
   const told = await addEndpoint(store)
   const endpoint = await addEndpoint(store)

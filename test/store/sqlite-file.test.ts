@@ -370,7 +370,7 @@ describe('a closed store', () => {
 })
 
 describe('a full disk', () => {
-  test('is told as such', () => {
+  test('is reported as such', () => {
     const db = new DatabaseSync(path)
     db.exec('create table t (a); pragma max_page_count = 2')
     const fill = () => db.exec('insert into t values (zeroblob(100000))')

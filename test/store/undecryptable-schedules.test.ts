@@ -17,7 +17,7 @@ function remembering() {
   return { undecryptable, meet, told, clock }
 }
 
-test('each is told of once a minute, however often it is met, and looked past meanwhile', () => {
+test('each is logged once a minute, however often it is found, and skipped meanwhile', () => {
   const { undecryptable, meet, told, clock } = remembering()
   expect(meet('a')).toBeNull()
   expect(meet('a')).toBeNull()

@@ -20,7 +20,7 @@ export const HOOK = 'http://127.0.0.1:8099/hook'
 /** An id with the right shape that no job ever gets. */
 export const NO_JOB = 'job_00000000000000000000000000'
 
-// biome-ignore lint/suspicious/noExplicitAny: a test reads any field of an answer
+// biome-ignore lint/suspicious/noExplicitAny: a test reads any field of a response
 export type Body = any
 
 /** A registered endpoint with a new name and without a receiver: its jobs are pulled. */

@@ -7,7 +7,7 @@ export interface Answer {
   headers: Headers
   text: string
   /** Parsed if it is JSON, else text. */
-  // biome-ignore lint/suspicious/noExplicitAny: a test reads any field of an answer
+  // biome-ignore lint/suspicious/noExplicitAny: a test reads any field of a response
   body: any
 }
 

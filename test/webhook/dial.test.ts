@@ -25,7 +25,7 @@ afterEach(async () => {
   await server.close()
 })
 
-/** A name service that gives these answers, one list for each query. */
+/** A name service that gives these addresses, one list for each query. */
 function nameService(...answers: string[][]): { resolve: Resolve; questions: string[] } {
   const questions: string[] = []
   const resolve: Resolve = (hostname, done) => {
@@ -72,7 +72,7 @@ describe('a name', () => {
     expect(server.connectionCount()).toBe(0)
   })
 
-  it('falls back to its next address when one does not answer', async () => {
+  it('falls back to its next address when one does not respond', async () => {
     expect(await dial(nameService(['::1', '127.0.0.1']).resolve)).toBeNull()
     expect(socket?.remoteAddress).toBe('127.0.0.1')
   })

@@ -40,7 +40,7 @@ async function expectAnswered(server: RawServer, result = '7'): Promise<void> {
   expect(server.connectionCount()).toBe(1)
 }
 
-describe('an interim answer', () => {
+describe('an interim response', () => {
   it.each([
     ['100 Continue', CONTINUE],
     ['100 without a reason', 'HTTP/1.1 100 \r\n\r\n'],
@@ -48,9 +48,12 @@ describe('an interim answer', () => {
     ['102 Processing', 'HTTP/1.1 102 Processing\r\n\r\n'],
     ['103 Early Hints', 'HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n'],
     ['several', `${CONTINUE}HTTP/1.1 103 Hints\r\nlink: </x>\r\n\r\n${CONTINUE}${CONTINUE}`],
-  ])('%s before the answer costs nothing, on a used connection neither', async (_what, interim) => {
-    await expectAnswered(await startServer((socket) => socket.write(interim + ANSWER)))
-  })
+  ])(
+    '%s before the response costs nothing, on a used connection neither',
+    async (_what, interim) => {
+      await expectAnswered(await startServer((socket) => socket.write(interim + ANSWER)))
+    },
+  )
 
   it('is ignored wherever its bytes are cut', async () => {
     const bytes = Buffer.from(CONTINUE + CONTINUE + ANSWER)
@@ -84,7 +87,7 @@ describe('an interim answer', () => {
     }
   })
 
-  it('in the body of an answer stays as it is', async () => {
+  it('in the body of a response stays as it is', async () => {
     const body = JSON.stringify({ text: CONTINUE.repeat(3) })
     const raw = `"\r\n\r\n${CONTINUE}"`
     for (const text of [body, raw, CONTINUE]) {
@@ -111,7 +114,7 @@ describe('an interim answer', () => {
     await until(() => server.openCount() === 0)
   })
 
-  it('is no answer: a connection that ends after it is a connect_error', async () => {
+  it('is no final response: a connection that ends after it is a connect_error', async () => {
     const server = await startServer((socket) => socket.end(CONTINUE))
     expect(await newSender()(server.url)).toMatchObject({ outcome: 'connect_error' })
   })

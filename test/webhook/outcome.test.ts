@@ -106,7 +106,7 @@ describe('outcomeOfResponse', () => {
     }
   })
 
-  it('takes the first of several Retry-After, and none from an answer that ends the job', () => {
+  it('takes the first of several Retry-After, and none from a response that ends the job', () => {
     expect(outcomeOfResponse(429, { 'retry-after': ['3', '9'] }, NOW).retryAfterMs).toBe(3_000)
     expect(outcomeOfResponse(422, AFTER_2, NOW).retryAfterMs).toBeNull()
     expect(outcomeOfResponse(200, AFTER_2, NOW).retryAfterMs).toBeNull()

@@ -56,7 +56,7 @@ function send(from: Sender, host = HOST, timeoutMs = TIMEOUT_MS) {
   return from.send({ url, headers: [], body: Buffer.from('1') }, timeoutMs).ended
 }
 
-/** A name service that gives these answers in turn, again and again. */
+/** A name service that gives these addresses in turn, again and again. */
 function inTurn(...answers: string[][]): { resolve: Resolve; questionCount(): number } {
   let count = 0
   const resolve: Resolve = (_name, done) => {
@@ -144,7 +144,7 @@ describe('a name that resolves', () => {
 })
 
 describe('a name service that hangs', () => {
-  it('costs the attempt its deadline, and what it answers then is not dialled', async () => {
+  it('costs the attempt its deadline, and addresses that it returns then are not dialled', async () => {
     const asked: Parameters<Resolve>[1][] = []
     const from = newSender((_name, done) => void asked.push(done))
     const end = await send(from, HOST, 200)

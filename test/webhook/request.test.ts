@@ -68,7 +68,7 @@ describe('webhookRequest', () => {
     })
   })
 
-  it('tells an async handler where to report, with the token of the attempt', () => {
+  it('shows an async handler where to report, with the token of the attempt', () => {
     const completion = { baseUrl: 'https://jobs.example.com/q', token: '7.lease.mac' }
     const headers = headersOf({ ...parts(), completion })
     const base = 'https://jobs.example.com/q/jobs/job_01jd2y8x7k0000000000000000'

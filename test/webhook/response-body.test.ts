@@ -22,7 +22,7 @@ describe('the result', () => {
     ['-0.0e+10'],
     ['true'],
     ['null'],
-  ])('is the JSON %j exactly as it was answered', (text) => {
+  ])('is the JSON %j exactly as the endpoint sent it', (text) => {
     expect(resultOf(bodyOf(text))).toEqual({ result: text, resultTruncated: false })
   })
 
@@ -52,7 +52,7 @@ describe('the result', () => {
     expect(resultOf(bodyOf(wide)).result).toBe(wide)
   })
 
-  it('is null when nothing was answered', () => {
+  it('is null when the response was empty', () => {
     expect(resultOf(null)).toEqual({ result: null, resultTruncated: false })
     expect(resultOf(bodyOf(''))).toEqual({ result: null, resultTruncated: false })
   })

@@ -45,7 +45,7 @@ async function startByNumber(
 }
 
 describe('endpoints of one origin', () => {
-  it('each get their own answers, though some come late, too late or cut off', async () => {
+  it('each get their own responses, though some come late, too late or cut off', async () => {
     const receiver = await startReceiver(async ({ path, body }) => {
       const delayMs = Number(path.slice('/delay-'.length))
       const isCut = body.toString().endsWith('0')
@@ -100,10 +100,10 @@ describe('endpoints of one origin', () => {
     },
   )
 
-  it('are not given an answer that came before anything was asked', async () => {
+  it('are not given a response that came before anything was asked', async () => {
     const raw = await startByNumber((socket, request, connection) => {
       socket.write(answer(`${connection}.${request}`))
-      // Sends a response that nobody requested, after the connection was released.
+      // Sends a response that was not requested, after the connection was released.
       setTimeout(() => socket.write(answer('"poison"')), 20)
     })
     expect((await send(`${raw.url}a`)).result).toBe('1.1')
@@ -159,7 +159,7 @@ describe('a connection that the receiver closes silently', () => {
 
   it.each([
     ['the first byte of an answer', 'H'],
-    ['an interim answer', 'HTTP/1.1 102 Processing\r\n\r\n'],
+    ['an interim response', 'HTTP/1.1 102 Processing\r\n\r\n'],
   ])('after %s is a connect_error: the request was seen', async (_what, bytes) => {
     const raw = await startByNumber((socket, request) => {
       if (request === 1) socket.write(answer('1'))
@@ -196,7 +196,7 @@ describe('a connection that the receiver closes silently', () => {
   })
 })
 
-describe('an answer before the request had left', () => {
+describe('a response before the request had left', () => {
   it('stands, and the next attempt does not wait behind what was never read', async () => {
     const raw = await startRawServer((socket) => {
       // The buffers of the server, the sender and the system are full long before the end of the
@@ -225,7 +225,7 @@ describe('an answer before the request had left', () => {
   })
 })
 
-describe('interim answers', () => {
+describe('interim responses', () => {
   it('that fill the line are a protocol_error at once, and others do not wait for it', async () => {
     const flood = 'HTTP/1.1 102 Processing\r\n\r\n'.repeat(2_000)
     const raw = await startRawServer((socket) => {

@@ -1,4 +1,4 @@
-// One attempt against a receiver that speaks HTTP properly: answers, reuse, deadlines, permission.
+// One attempt against a receiver that speaks HTTP properly: responses, reuse, deadlines, permission.
 import { once } from 'node:events'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -39,7 +39,7 @@ const request = (url = `${receiver.url}/hook?x=1`, body = '{"a":1.0}'): WebhookR
 })
 const send = (url?: string, timeoutMs = DEADLINE_MS) => sender.send(request(url), timeoutMs).ended
 
-describe('an answered attempt', () => {
+describe('an attempt with a response', () => {
   it('has reached the receiver byte for byte, by POST', async () => {
     const body = '{"n": 12345678901234567890, "s":"grüße"}'
     await sender.send(request(undefined, body), DEADLINE_MS).ended
@@ -54,7 +54,7 @@ describe('an answered attempt', () => {
     })
   })
 
-  it('succeeds with the answer as its result', async () => {
+  it('succeeds with the response as its result', async () => {
     receiver.answerWith({ status: 201, body: '{"pages": 3, "id": 12345678901234567890}' })
     const end = await send()
     expect(end).toMatchObject({
@@ -71,12 +71,12 @@ describe('an answered attempt', () => {
     expect(end.durationMs).toBeLessThan(DEADLINE_MS)
   })
 
-  it('succeeds without a result when the answer is empty', async () => {
+  it('succeeds without a result when the response is empty', async () => {
     receiver.answerWith(204)
     expect(await send()).toMatchObject({ outcome: 'succeeded', statusCode: 204, result: null })
   })
 
-  it('keeps a failing answer to look at, but no result', async () => {
+  it('keeps a failing response to look at, but no result', async () => {
     receiver.answerWith({ status: 500, body: '{"error":"disk full"}' })
     expect(await send()).toMatchObject({
       outcome: 'http_error',
@@ -120,7 +120,7 @@ describe('connections', () => {
     expect(ends.map(({ outcome }) => outcome)).toEqual(Array(30).fill('interrupted'))
   })
 
-  it('that the receiver closes after each answer cost no attempt', async () => {
+  it('that the receiver closes after each response cost no attempt', async () => {
     receiver.answerWith({ status: 200, headers: { connection: 'close' } })
     for (let i = 0; i < 20; i++) expect((await send()).outcome).toBe('succeeded')
     expect(receiver.requests).toHaveLength(20)
@@ -214,7 +214,7 @@ describe('no connection', () => {
 })
 
 describe('ending early', () => {
-  it('happens at the deadline, with the answer missing', async () => {
+  it('happens at the deadline, with the response missing', async () => {
     receiver.answerWith('hang')
     const end = await send(undefined, 300)
     expect(end).toMatchObject({
@@ -227,7 +227,7 @@ describe('ending early', () => {
     await until(() => receiver.openConnectionCount() === 0)
   })
 
-  it('does not happen to an answer that came while this thread was busy', async () => {
+  it('does not happen to a response that came while this thread was busy', async () => {
     const server = createServer((_, answer) => {
       answer.end('{}')
       // The response is on its way by then. The deadline passes before the process can read it.

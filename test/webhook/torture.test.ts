@@ -61,7 +61,7 @@ describe('the deadline ends', () => {
       },
     ],
     [
-      'interim answers without end',
+      'interim responses without end',
       (socket) => writeForEver(socket, 'HTTP/1.1 102 Processing\r\n\r\n', 1),
     ],
     [
@@ -79,7 +79,7 @@ describe('the deadline ends', () => {
     [200, 'succeeded'],
     [422, 'rejected'],
     [500, 'http_error'],
-  ])('a body that drips after a %i: what was answered is %s', async (status, outcome) => {
+  ])('a body that drips after a %i: what arrived is %s', async (status, outcome) => {
     const end = await attempt((socket) => {
       socket.write(`HTTP/1.1 ${status} Any\r\ncontent-length: 100000\r\n\r\n`)
       writeForEver(socket, 'x', 10)
@@ -153,7 +153,7 @@ describe('a 2xx stands', () => {
   })
 })
 
-describe('no answer at all', () => {
+describe('no response at all', () => {
   it.each<[string, (socket: Socket) => void]>([
     ['closed at once', (socket) => socket.end()],
     ['reset at once', (socket) => socket.resetAndDestroy()],
@@ -177,7 +177,7 @@ describe('no answer at all', () => {
       'HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-length: 2\r\n\r\n',
     ],
     [
-      'an upgrade nobody asked for',
+      'an upgrade that was not requested',
       'HTTP/1.1 101 Switch\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n',
     ],
     ['a switch that names no protocol', 'HTTP/1.1 101 X\r\n\r\n'],
@@ -205,7 +205,7 @@ describe('no answer at all', () => {
   })
 })
 
-describe('an odd answer is still an answer', () => {
+describe('an odd response is still a response', () => {
   it('when it has no end: 64 KiB are read, then the connection is dropped', async () => {
     let sentBytes = 0
     const end = await attempt((socket) => {
@@ -303,7 +303,7 @@ describe('an odd answer is still an answer', () => {
     expect(end).toMatchObject({ result: '{"a":"ü"}', responseBody: '{"a":"ü"}' })
   })
 
-  it('when interim answers come before it', async () => {
+  it('when interim responses come before it', async () => {
     const end = await attempt((socket) => {
       socket.write('HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n')
       socket.write('HTTP/1.1 201 Created\r\ncontent-length: 1\r\n\r\n7')

@@ -37,7 +37,7 @@ describe('a failure for want of a resource of this machine', () => {
     expect(ownFaultOf(sent)).toEqual({ code: 'ENOBUFS', unsent: false })
   })
 
-  it('is none where the endpoint has answered', () => {
+  it('is none where the endpoint has responded', () => {
     expect(ownFaultOf(end('EMFILE', { statusCode: 500 }))).toBeNull()
   })
 })

@@ -91,7 +91,7 @@ describe('a worker on a store that is slow to write', () => {
     expect(settler.affordable(1_000)).toBeLessThan(20)
   })
 
-  it('reads back what was stored after its answer was given up, and does not write it again', async () => {
+  it('reads back what was stored after its response was given up, and does not write it again', async () => {
     const [stored, open] = (await claimed(2)) as [ClaimedJob, ClaimedJob]
     expect(await store.settle([success(store, stored)])).toEqual(['applied'])
     const before = disk.documentCount
@@ -279,7 +279,7 @@ describe('a worker on a store that is slow to write', () => {
     expect((askedAtMs[1] as number) - (askedAtMs[0] as number)).toBeGreaterThan(1_200)
   })
 
-  it('gives back by its lease id what a claim took that was not answered in time', async () => {
+  it('gives back by its lease id what a claim took that got no response in time', async () => {
     const endpoint = await addEndpoint(place.store)
     await enqueueMany(place.store, endpoint, 12)
     disk.setDelay(1_500)

@@ -1,4 +1,4 @@
-// I11: no text contains a secret of the run, neither as it is nor in an encoding that anybody can
+// I11: no text contains a secret of the run, neither as it is nor in an encoding that is easy to
 // decode.
 import type { Facts, Report } from './facts.ts'
 

@@ -14,7 +14,7 @@ const LONG_HOLD_MS = [500, 5_000] as const
 const LONGEST_MS = 60_000
 
 const FULL = 'the disk is full'
-const REFUSED = `${FULL}: a request was answered by 503`
+const REFUSED = `${FULL}: a request got a 503`
 
 export const fullDisk: Round = {
   name: 'full-disk',

@@ -26,7 +26,7 @@ const GIVE_UP_AFTER_MS = 60_000
 /** Larger than all work numbers of the client. */
 const FIRST_WORK_NUMBER = 1_000_000_000
 
-const AT_ONCE = 'fifty sent before the first was answered'
+const AT_ONCE = 'fifty sent before the first response'
 const API_KILLED = 'the API killed with some of them unanswered'
 const ANSWER_LOST = 'the answer that made the job was lost'
 

@@ -31,7 +31,7 @@ const SLOWED = 'slowed'
 const CUT_FOR_ALL = 'cut off for all'
 const CUT_FOR_API = 'cut off for the API'
 const CUT_FOR_WORKERS = 'cut off for workers'
-const REFUSED = 'requests answered by 503'
+const REFUSED = 'requests that got a 503'
 const WORKER_ANSWER_LOST = 'the answer to a write of a worker lost'
 const API_ANSWER_LOST = 'the answer to a write of the API lost'
 

@@ -20,7 +20,7 @@ export async function settling(stage: Stage): Promise<void> {
   let claimed = await stage.claimOne('work')
   await stage.step('renew', () => store.renew([leaseOf(claimed)], 2 * HOUR_MS))
   await stage.step('renew for less', () => store.renew([leaseOf(claimed)], HOUR_MS))
-  await stage.step('renew by nobody', () =>
+  await stage.step('renew without a holder', () =>
     store.renew([{ ...leaseOf(claimed), fence: 9 }], HOUR_MS),
   )
   await stage.step('release', () => store.release([leaseOf(claimed)]))
@@ -61,10 +61,7 @@ export async function settling(stage: Stage): Promise<void> {
       failure: byHandler,
     },
   ])
-  await settle('a batch of a job that nobody knows', [
-    { ...done, jobId: stage.idOf('nobody') },
-    done,
-  ])
+  await settle('a batch with an unknown job', [{ ...done, jobId: stage.idOf('nobody') }, done])
   await stage.enqueue(stage.job('long', 'work', { maxAttempts: 30 }))
   for (let i = 0; i < 22; i++) {
     claimed = await stage.claimOne('work')

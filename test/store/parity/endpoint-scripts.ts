@@ -23,7 +23,7 @@ export async function endpoints(stage: Stage): Promise<void> {
   )
   await stage.step('pause', () => store.pauseEndpoint('work'))
   await stage.step('resume', () => store.resumeEndpoint('work'))
-  await stage.step('pause nobody', () => store.pauseEndpoint('absent'))
+  await stage.step('pause an unknown endpoint', () => store.pauseEndpoint('absent'))
   await stage.step('rotate', () => store.rotateSecret('work', ROTATED, HOUR_MS))
   await stage.step('rotate at once', () => store.rotateSecret('work', ROTATED, 0))
   const told = (title: string, fields: Parameters<typeof report>[2]) =>
@@ -43,7 +43,9 @@ export async function endpoints(stage: Stage): Promise<void> {
   await stage.step('resume', () => store.resumeEndpoint('work'))
   await told('failures without a breaker', { failures: 30 })
   await stage.endpoint('work', { url: null })
-  await stage.step('report of nobody', () => report(store, 'absent', { failures: 1 }))
+  await stage.step('report about an unknown endpoint', () =>
+    report(store, 'absent', { failures: 1 }),
+  )
   await stage.step('list', () => store.listEndpoints(null, 10))
 }
 

@@ -13,7 +13,7 @@ const BYTES_PER_SAMPLE = 24 * 1_024 * 1_024
 const MOST_BATCHES = 20
 const SAMPLES = 5
 const BY_ID = { hint: { _id: 1 } } as const
-/** The other fields of a job, with an attempt: what is written again whatever its payload. */
+/** The other fields of a job, with an attempt: they are written again whatever the payload is. */
 const OTHER_FIELDS = { metadata: '{}', text: 'x'.repeat(900) }
 const TICKS_PER_SECOND = 100
 

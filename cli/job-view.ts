@@ -45,7 +45,7 @@ function waitText({ dueAt, dependsOn, orderingKey }: JobSummary): string | null 
   if (dueAt !== null) return null
   const { length } = dependsOn
   if (length > 0) return `depends on ${length} job${length === 1 ? '' : 's'}`
-  return `in order of the key ${JSON.stringify(orderingKey)}`
+  return `waits for earlier jobs of the ordering key ${JSON.stringify(orderingKey)}`
 }
 
 /** null: there is no lease, or it has not expired. */

@@ -71,7 +71,7 @@ export function Overview() {
 
 function Problems({ problems }) {
   // Screen readers announce only new problems, not each figure that changes.
-  const news = problems.map(({ endpoint }) => `${endpoint ?? 'worker'}: trouble`).join(', ')
+  const news = problems.map(({ endpoint }) => `${endpoint ?? 'worker'}: problem`).join(', ')
   return html`<section class="problems" aria-label="What is wrong">
     <span class="hidden" role="status">${news}</span>
     ${problems.slice(0, PROBLEMS_SHOWN).map(problemLine)}

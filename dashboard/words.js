@@ -92,7 +92,7 @@ export function plain(word) {
 export function waitText({ state, dueAt, dependsOn }) {
   if (state !== 'queued' || dueAt !== null) return null
   if (dependsOn.length > 0) return `depends on ${counted(dependsOn.length, 'job')}`
-  return 'in the order of its key'
+  return 'waits for earlier jobs of its ordering key'
 }
 
 /**
@@ -117,8 +117,8 @@ function codePoint(one) {
 }
 
 /**
- * JSON in lines. Not JSON.parse and back, which would change large numbers and drop duplicate keys:
- * the page must show what was sent.
+ * Formats JSON with line breaks. JSON.parse is not used, because it would change large numbers and
+ * drop duplicate keys: the page must show what was sent.
  *
  * @param {string} text valid JSON
  */

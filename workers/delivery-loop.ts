@@ -105,8 +105,8 @@ const LOOK_INTERVAL_MS = { least: 20, most: 5_000 }
  */
 const LOOK_SHARE = { ready: 1 / 10, idle: 1 / 2 }
 /**
- * While the store gives a hint at all work, the looks of an idle worker only make up for a lost
- * hint, and come less often than every POLL_INTERVAL.
+ * While the store gives a hint for every due job, an idle worker looks only in case a hint was
+ * lost, and less often than every POLL_INTERVAL.
  */
 const HINTED_POLL = { factor: 20, mostMs: 5_000 }
 /** A worker is idle when it has had no attempt for this long. */
@@ -177,7 +177,7 @@ export class DeliveryLoop {
     return this.#outcomes.size
   }
 
-  /** This worker lately met an endpoint that none of its keys decrypts. */
+  /** This worker recently found an endpoint that none of its keys decrypts. */
   get lacksKey(): boolean {
     return performance.now() - this.#lacksKeyAtMs < KEY_MISSING_MS
   }

@@ -5,7 +5,7 @@ import type { ApiMode, Store } from '../src/store/store.ts'
 
 const MAX_AGE_MS = 400
 const NEVER = Number.NEGATIVE_INFINITY
-/** More than a worker meets within that age. The oldest entries are dropped first. */
+/** More endpoints than a worker uses within that age. The oldest entries are dropped first. */
 const MAX_ENTRIES = 20_000
 
 export interface EndpointCache {

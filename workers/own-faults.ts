@@ -14,7 +14,7 @@ const LIKELY: ReadonlySet<string> = new Set(['EADDRNOTAVAIL', 'EAGAIN'])
 
 const MESSAGE = 'the machine of this worker ran out of a resource'
 
-/** Faults within this time count once: many attempts meet the same lack at the same time. */
+/** Faults within this time count once: many attempts fail for the same reason at the same time. */
 const BURST_MS = 100
 /** The worker claims no jobs for this long after a fault. */
 const PAUSE_MS = 250

@@ -30,7 +30,7 @@ export interface Worker {
   metrics: WorkerMetrics
   /** Attempts in flight, or ended with an outcome that is not stored yet. */
   unsettledCount(): number
-  /** No key of this worker decrypts what the API stores, as far as it has met that. */
+  /** This worker has found an endpoint that none of its keys decrypts. */
   lacksKey(): boolean
   start(): void
   /**

@@ -75,7 +75,7 @@ function numberOf(word: string): number {
   return index === -1 ? Number.parseFloat(word) : index + 1
 }
 
-/** Agenda also reads six fields, the first of which are seconds, and takes `?` for `*`. */
+/** Agenda also reads six fields, the first of which is for seconds, and treats `?` like `*`. */
 function cronLine(text: string): Interval {
   const fields = text.split(/\s+/)
   const [seconds] = fields

@@ -29,7 +29,7 @@ export function etagOf(version: number): string {
  * The version that a write to an existing record requires; null: any version. `*` also means any
  * version, because such a write changes nothing if the record does not exist.
  *
- * @throws AppError for If-None-Match, which such a write can never meet
+ * @throws AppError for If-None-Match, which such a write can never satisfy
  */
 export function ifMatch(headers: Record<string, unknown>): number | null {
   if (headers['if-none-match'] !== undefined) {

@@ -188,7 +188,7 @@ export function ifMatch(version: number | undefined): Record<string, string> {
 
 /**
  * The headers of a put with a condition on the stored record, and whether the call may be repeated.
- * With a condition it may not: a repeat would meet its own change.
+ * With a condition it may not: the first try may have changed the version.
  */
 export function writeCondition(ifVersion: number | undefined, ifAbsent: boolean | undefined) {
   const isNew = notNull('ifAbsent', ifAbsent) === true

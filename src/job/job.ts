@@ -217,7 +217,7 @@ export interface NewJob {
 /** What happens if a queued or running job already has the dedupe key of a request. */
 export type DedupeMode = 'keep' | 'replace' | 'reject'
 
-/** A job under a worker's lease, with all that its delivery needs. */
+/** A job under a worker's lease, with every field that its delivery needs. */
 export interface ClaimedJob extends Lease {
   payload: Uint8Array
   /** Number of this attempt, from 1. */

@@ -9,7 +9,10 @@ const KNOWN_FOR_MS = 1_000
  * counts for longer than a client waits before it repeats the write.
  */
 const FAILED_FOR_MS = 2_000
-/** The test write may meet an undamaged part of the file, and damage does not pass by itself. */
+/**
+ * The test write may use an undamaged part of the file, and the damage remains until it is
+ * repaired.
+ */
 const DAMAGED_FOR_MS = 10_000
 /** Failures of a read that a write would have, too. */
 const FOUND_BY_READS: ReadonlySet<UnavailableKind> = new Set(['damaged', 'disk_error', 'read_only'])

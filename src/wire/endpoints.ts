@@ -110,7 +110,8 @@ const fields = {
   ),
 }
 const STATUSES_NOTE = {
-  description: 'by status, 300 to 599: the meaning of a response with it; final: dead at once',
+  description:
+    'the meaning of a response by its status, 300 to 599; final: the job is dead at once',
 }
 const COMPLETION_TIMEOUT_NOTE = {
   description:

@@ -236,7 +236,9 @@ describe('what is shown of a job', () => {
       expect(await lineOf(head)).toMatch(/ due /)
       expect(await lineOf(later)).toMatch(/ {2}depends on 1 job$/)
       expect(await lineOf(after)).toMatch(/ {2}depends on 2 jobs$/)
-      expect(await lineOf(inOrder)).toMatch(/ {2}in order of the key "tenant 7"$/)
+      expect(await lineOf(inOrder)).toMatch(
+        / {2}waits for earlier jobs of the ordering key "tenant 7"$/,
+      )
       expect(await shown('get', after)).toMatch(/^due .*Z \(at the earliest: depends on 2 jobs\)$/m)
       expect(await shown('get', first)).toMatch(/^due .*Z \((now|.* ago)\)$/m)
       // The runAt of the job has passed by then.

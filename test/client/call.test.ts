@@ -187,7 +187,7 @@ describe('a call that does no harm twice', () => {
     const [first, second, third] = server.requests
     expect(new Set(server.requests.map((one) => one.headers['idempotency-key'])).size).toBe(1)
     expect((second?.atMs ?? 0) - (first?.atMs ?? 0)).toBeGreaterThanOrEqual(1_000)
-    // UNAVAILABLE has Retry-After: 0, which makes the second pause of 200 to 400 ms no shorter.
+    // UNAVAILABLE has Retry-After: 0. The second pause is 200 to 400 ms nevertheless.
     expect((third?.atMs ?? 0) - (second?.atMs ?? 0)).toBeGreaterThanOrEqual(195)
     expect(third?.body).toEqual(first?.body)
   })

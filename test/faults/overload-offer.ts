@@ -22,7 +22,7 @@ export interface OfferOrder {
 }
 
 export interface OfferReport {
-  /** Requests that were due by the rate, but for which no connection had a free place. */
+  /** Requests that the rate required, but that no connection could send. */
   unsentCount: number
   accepted: { workNumber: number; jobId: string; sentAtMs: number; endedAtMs: number }[]
   /** Requests that were sent and got no response. */

@@ -63,7 +63,7 @@ export function sendAlone(url: string, bytes: Buffer): Promise<number | null> {
     socket.setTimeout(SILENCE_MS, () => socket.destroy())
     socket.on('data', (chunk) => {
       text = text === '' ? chunk.toString('latin1') : text
-      // The server need not read the rest to have had the cost.
+      // The server may have had the cost without reading the rest.
       setImmediate(() => socket.destroy())
     })
     socket.on('error', () => {})

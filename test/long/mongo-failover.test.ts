@@ -122,7 +122,7 @@ describe.runIf(inject('mongoEngine') === 'mongod')('a set of three, its primary 
   })
 })
 
-/** Repeats the call until it succeeds: an outage is no result. */
+/** Repeats the call until it succeeds: an outage does not count as a result. */
 async function repeated<T>(call: () => Promise<T>): Promise<T> {
   for (;;) {
     const done = await call().then((value) => ({ value }), ignoreOutage)

@@ -65,7 +65,7 @@ describe('a store that is slow to write', () => {
     expect(isMore).toBe(false)
     const [counts] = await place.store.countJobs([endpoint])
     expect(counts).toMatchObject({ queued: 0, running: 0 })
-    // Jobs that a request with a 503 has cancelled are in no count.
+    // A request that gets a 503 may have cancelled jobs. No response counts these.
     expect(affected).toBeGreaterThan(0)
   })
 

@@ -228,7 +228,7 @@ it('a walk over four years is strictly onward, and no local time runs twice', ()
         for (let i = 0; i < 20; i++) {
           const tick = nextCronTick(line, zone, after) as number
           expect(tick).toBeGreaterThan(after)
-          // There is no tick in between: from half way on, the same tick is next.
+          // There is no tick in between: the next tick is also the next one after the midpoint.
           expect(nextCronTick(line, zone, Math.floor((after + tick - 1) / 2))).toBe(tick)
           shown.add(localTimeAt(tick, zone))
           after = tick

@@ -1,7 +1,8 @@
 // Blocked jobs wait for others to succeed, or for the slot of their ordering key. The process that
-// finishes a job checks those that wait for it. The sweep checks those that a write has marked,
-// once, and reads all the others from time to time, in case a change was missed. The slot belongs
-// to the earliest job of the key that is not final, by its id; a unique index allows only one.
+// finishes a job checks those that wait for it. The sweep checks once those that a write has
+// marked, and reads all other blocked jobs from time to time, in case a change was missed. The slot
+// belongs to the earliest job of the key that is not final, by its id; a unique index allows only
+// one.
 import type { AnyBulkWriteOperation, Document } from 'mongodb'
 import { dependencyFailed } from '../../job/attempt.ts'
 import { checkDependencies } from '../../job/dependencies.ts'

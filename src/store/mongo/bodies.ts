@@ -70,7 +70,8 @@ export async function withBodies<T extends Naming>(
         projection: { bytes: 1 },
         batchSize: names.length + 1,
         // A majority stored it before the job named it. After an election a majority read can be
-        // older than that (SERVER-53813), a local read cannot; and what is read never changes.
+        // older than that (SERVER-53813), but a local read cannot. A body never changes, so a local
+        // read is correct.
         readConcern: 'local',
         ...BY_ID,
         ...limit,

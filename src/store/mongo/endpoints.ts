@@ -33,7 +33,10 @@ import {
 import { dateOrNull, QUEUED_STATES, randomId, type StoredState } from './job-document.ts'
 import { schedulesIn } from './schedules.ts'
 
-/** An endpoint is only replaced this often in 3 s if two deployments fight over it. */
+/**
+ * The most tries of a change. More changes by others within 3 s mean that two deployments overwrite
+ * each other.
+ */
 const MAX_ROUNDS = 10
 
 /** Limit of names in one command of counts, with three pipelines each. */

@@ -1,5 +1,5 @@
 // Compares the indexes of a database with their definitions (schema.ts), and creates, changes and
-// drops what differs. Nothing is dropped but what an earlier version of Posthorn created.
+// drops what differs. It drops only indexes that an earlier version of Posthorn created.
 import {
   type CreateIndexesOptions,
   type Db,

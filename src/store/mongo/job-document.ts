@@ -81,8 +81,9 @@ export interface JobDocument {
   tags?: string[]
   /** JSON. */
   metadata: string
-  // Up to `onFinish`, what was not given is absent: the indexes contain only jobs that have it.
-  /** Of the request that created it. */
+  // The fields from here to `onFinish` are absent if they were not given, because the indexes
+  // contain only jobs that have them.
+  /** The key of the request that created the job. */
   idempotencyKey?: string
   /**
    * All its idempotency keys: requests with its dedupe key add theirs. The key of the request that
@@ -106,7 +107,8 @@ export interface JobDocument {
   /** When it was last unblocked: it is due since this or its runAt, whichever is later. */
   promotedAt?: Date
   /**
-   * Only in a blocked job that the sweep has not checked yet: from when on the sweep may check it.
+   * The instant from which the sweep may check this blocked job. Absent once the sweep has checked
+   * it.
    */
   recheckAt?: Date
   hasDependents?: true
@@ -144,7 +146,7 @@ export interface BodyDocument {
  */
 const MAX_INLINE_BYTES = 8_192
 
-/** A job of which everything has been read that is stored apart. */
+/** A job with its payload and result, including those that are stored apart. */
 export type Whole<T> = T & { payload: Uint8Array }
 
 /** These fields have most of the bytes of a document. A list shows none of them. */

@@ -94,7 +94,7 @@ export class Notifier {
           // Changes before the stream was open were missed.
           if (isNew || change !== null) this.notify()
           // The server ended the stream, because the collection was dropped: the driver then
-          // responds at once, and for ever.
+          // returns at once, again and again.
           const isEnded = change === null && this.#respondedAtMs - askedAtMs < AWAIT_MS / 2
           if (isEnded && !isNew) break
           waitMs = FIRST_RESTART_MS

@@ -188,7 +188,7 @@ function fieldsOf(query: Document): string[] {
   return [...new Set(names)]
 }
 
-/** The object and all objects in it, but for the plans that lost and the command itself. */
+/** The object and all objects in it, except the rejected plans and the command itself. */
 function partsOf(value: unknown): Document[] {
   if (typeof value !== 'object' || value === null) return []
   const inner = Object.entries(value).filter(
@@ -287,7 +287,7 @@ async function planOf(db: Db, command: Document, text: string): Promise<CommandP
   }
 }
 
-/** Facts that are no fault for this command and for so few documents. */
+/** Findings that are not a fault for this command with so few documents. */
 function allowedFor(command: Document, explained: Document, counts: PlanCounts[]): PlanFault[] {
   // mongod may sort few documents in memory, although another plan takes them in order.
   if (hasOrderedPlan(explained)) return ['sort', 'many_keys']

@@ -20,7 +20,10 @@ import {
 } from './connection.ts'
 import { ownBytes } from './job-document.ts'
 
-/** A schedule is only replaced this often in 3 s if two deployments fight over it. */
+/**
+ * The most tries of a change. More changes by others within 3 s mean that two deployments overwrite
+ * each other.
+ */
 const MAX_ROUNDS = 10
 /** A server that flushes for each of them completes so many within the deadline. */
 const MOVED_PER_COMMAND = 200

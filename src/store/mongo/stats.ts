@@ -46,7 +46,7 @@ export async function deletedEndpoints(context: MongoContext): Promise<string[]>
   return (await notStored(context, names, deadline)).sort().slice(0, MAX_DELETED_NAMES)
 }
 
-/** Only few of many endpoints have jobs that count. The indexes show their names. */
+/** Usually only few endpoints have such jobs. The indexes show their names. */
 async function withJobs(context: MongoContext, names: string[]): Promise<string[]> {
   const busy = new Set<string>()
   for (const state of [...QUEUED_STATES, 'running', 'dead'] as const) {

@@ -2,8 +2,8 @@
 import type { Fault, History } from '../history.ts'
 
 /**
- * All processes of a run share two cores, so any of them may stand still for some hundred
- * milliseconds. This time is added to each time in a promise.
+ * All processes of a run share two cores, so any of them may pause for some hundred milliseconds.
+ * This time is added to each time in a promise.
  */
 export const NOISE_MS = 500
 /**

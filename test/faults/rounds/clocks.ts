@@ -137,8 +137,8 @@ async function playWith(fixture: Fixture, form: Form, library: string, folder: s
 }
 
 /**
- * Checks that no job was delivered twice. To the checker a fault explains a second delivery, but a
- * clock must not cause one.
+ * Checks that no job was delivered twice. The checker accepts a second delivery that a fault
+ * explains, but a clock must not cause one.
  */
 function expectNoDoubles(fixture: Fixture): void {
   const seen = new Set<string>()

@@ -173,8 +173,8 @@ async function expectHandedOver(fixture: Fixture, { id }: Accepted): Promise<voi
 }
 
 /**
- * Checks that no job was delivered twice. To the checker a fault explains a second delivery, but a
- * requested stop must not cause one.
+ * Checks that no job was delivered twice. The checker accepts a second delivery that a fault
+ * explains, but a requested stop must not cause one.
  */
 function expectNoDoubles(fixture: Fixture): void {
   const done = new Set<string>()

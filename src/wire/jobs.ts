@@ -281,7 +281,7 @@ const jobSummaryFields = {
   runAt: responseInstant,
   dueAt: responseInstant.meta({
     description:
-      'from when a worker may claim it: runAt, or the later end of its wait for other jobs; null: it waits for other jobs, or is not queued',
+      'from when a worker may claim it: the later of runAt and the end of its wait for other jobs; null: it waits for other jobs, or is not queued',
   }),
   createdAt: responseInstant,
   startedAt: responseInstant,

@@ -16,7 +16,7 @@ function decoded(word) {
   try {
     return decodeURIComponent(word)
   } catch {
-    // An address that was typed by hand can have an invalid escape. It stays as it is, and no record
+    // An address that was typed by hand can have an invalid escape, which stays as it is: no record
     // has that name.
     return word
   }

@@ -103,10 +103,14 @@ const programs = listed(
   ':!test/words.test.ts',
 )
 
-/** The comments of a program as one line, so that words at the end of a line are found, too. */
+/**
+ * The comments of a program as one line, so that words at the end of a line are found, too. A bar
+ * separates comments and their tags.
+ */
 function commentsOf(code: string): string {
   const lines = code.matchAll(/^\s*(?:\/\/|\/\*\*?|\*)(.*)$/gm)
-  return [...lines].map(([, text]) => text?.trim()).join(' ')
+  const text = [...lines].map(([, line]) => line?.trim()).join(' ')
+  return text.replaceAll(/ \/ |@/g, ' | ')
 }
 
 it.each(programs)('the comments of %s hold none of them either', (file) => {

@@ -51,7 +51,7 @@ export function createWorks(ledger: Ledger, place: Place) {
 
   const eMail: Work<Invoice> = async ({ jobId, fence, payload }) => {
     await mail.sendMail({
-      // Equal in each attempt: mail cannot be part of a transaction, but a mailbox can detect repeats.
+      // Equal in each attempt: mail has no transaction, but a mailbox can detect repeats.
       messageId: `<${jobId}@example.com>`,
       from: 'invoices@example.com',
       to: payload.email,

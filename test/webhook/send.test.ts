@@ -1,4 +1,4 @@
-// One attempt against a receiver that speaks HTTP properly: responses, reuse, deadlines, permission.
+// One attempt against a correct HTTP receiver: responses, reuse, deadlines, permission.
 import { once } from 'node:events'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'

@@ -117,8 +117,7 @@ export async function due(context: MongoContext, since: number | null): Promise<
   const deadline = startDeadline()
   const now = nowOf(context)
   // This is one command, because every worker sends it again and again while it is idle.
-  if (since !== null)
-    return readDue(context, [...becameDueSince(since, now), nextDue(now)], deadline)
+  if (since !== null) return readDue(context, [...newlyDue(since, now), nextDue(now)], deadline)
   const [endpoints, { nextAt }] = await Promise.all([
     endpointsWith(context, 'queued', deadline),
     readDue(context, [nextDue(now)], deadline),
@@ -586,7 +585,7 @@ async function readDue(
 }
 
 /** Endpoints with jobs whose runAt has passed since, or that were unblocked or released since. */
-function becameDueSince(since: number, now: Date): Document[][] {
+function newlyDue(since: number, now: Date): Document[][] {
   const from = new Date(since)
   const came = { state: 'queued', runAt: { $gt: from, $lte: now } }
   const freed = { state: 'queued', freedAt: { $gt: from }, runAt: { $lte: now } }

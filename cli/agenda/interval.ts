@@ -1,4 +1,4 @@
-// Converts intervals of Agenda to those of Posthorn: a cron line of five fields, or a duration.
+// Converts intervals of Agenda to those of Posthorn: a cron expression or a duration.
 import { formatDuration } from '../../src/job/duration.ts'
 
 export type Interval = { cron: string } | { everyMs: number } | { problem: string }
@@ -23,7 +23,7 @@ const PART = /^(?:(\d+(?:\.\d+)?|[a-z]+) )?(second|minute|hour|day|week|month|ye
 const MAX_LENGTH = 200
 const CRON_FIELD = /^[\d*/,?A-Za-z#-]+$/
 
-/** @param repeatInterval a cron line, words like "3 minutes", or milliseconds */
+/** @param repeatInterval a cron expression, words like "3 minutes", or milliseconds */
 export function intervalOf(repeatInterval: string | number): Interval {
   const text = String(repeatInterval).trim()
   if (text.length > MAX_LENGTH)
@@ -87,7 +87,7 @@ function cronLine(text: string): Interval {
   const five = fields.slice(-5)
   const isCron =
     (fields.length === 5 || fields.length === 6) && five.every((one) => CRON_FIELD.test(one))
-  if (!isCron) return { problem: `"${shortened(text)}" is not a known form of an interval` }
+  if (!isCron) return { problem: `"${shortened(text)}" is not a valid interval` }
   return { cron: five.map((field) => (field === '?' ? '*' : field)).join(' ') }
 }
 

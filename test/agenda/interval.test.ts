@@ -22,9 +22,9 @@ describe('an interval of Agenda', () => {
 
   it.each([
     ['*/10 * * * * *', /field for seconds/],
-    ['whenever', /not understood/],
-    ['seventeen blue minutes', /not understood/],
-    ['', /not understood/],
+    ['whenever', /not a valid interval/],
+    ['seventeen blue minutes', /not a valid interval/],
+    ['', /not a valid interval/],
     [100, /not between 1s and 366d/],
     ['2 years', /not between/],
     ['x'.repeat(1_000), /longer than 200/],

@@ -83,7 +83,7 @@ const BAD: [Document, string | RegExp][] = [
   [often({ repeatInterval: '61 * * * *' }), '/cron: '],
   [often({ repeatInterval: '0 0 31 2 *' }), 'names a day that never comes'],
   [often({ repeatInterval: '*/10 * * * * *' }), 'field for seconds'],
-  [often({ repeatInterval: 'whenever' }), 'is not a known form of an interval'],
+  [often({ repeatInterval: 'whenever' }), 'is not a valid interval'],
   [often({ repeatInterval: null, repeatAt: 'at noon' }), 'is not a time of day'],
   [often({ skipDays: [0, 6] }), 'skipDays has no counterpart'],
 ]

@@ -22,9 +22,9 @@ export async function startSink(): Promise<Sink> {
   const child = startChild('sink.ts', [])
   const { port } = await nextMessage(child)
   const ask = (order: object) => {
-    const told = nextMessage(child)
+    const reply = nextMessage(child)
     child.process.send(order)
-    return told
+    return reply
   }
   return {
     url: `http://127.0.0.1:${port}/`,

@@ -41,9 +41,9 @@ export async function startTrips(): Promise<Trips> {
   return {
     ...{ sinkUrl: url, child },
     play(order) {
-      const told = nextMessage(child)
+      const reply = nextMessage(child)
       child.process.send(order)
-      return told
+      return reply
     },
     stop: () => child.process.disconnect(),
   }

@@ -126,7 +126,7 @@ describe.each(ENGINES)('an attempt that was accepted on %s', (engine) => {
 
   test('that is overdue is queued or dead, as its retry policy decides', async () => {
     const { store } = place
-    const again = endOf(store, await lapsed(), 'again')
+    const again = endOf(store, await expiredJob(), 'again')
     expect(await store.endOverdue([again])).toEqual(['applied'])
     expect(await jobOf(store, again.jobId)).toMatchObject({
       state: 'queued',
@@ -134,7 +134,7 @@ describe.each(ENGINES)('an attempt that was accepted on %s', (engine) => {
       phase: null,
       attempts: [again.attempt],
     })
-    const dead = endOf(store, await lapsed(), 'dead')
+    const dead = endOf(store, await expiredJob(), 'dead')
     expect(await store.endOverdue([dead])).toEqual(['applied'])
     expect(await jobOf(store, dead.jobId)).toMatchObject({
       state: 'dead',
@@ -147,7 +147,7 @@ describe.each(ENGINES)('an attempt that was accepted on %s', (engine) => {
 
   test('is not ended by who saw another deadline than the one that stands', async () => {
     const { store } = place
-    const claimed = await lapsed()
+    const claimed = await expiredJob()
     const end = endOf(store, claimed, 'again')
     const stale = { ...end, leaseExpiresAt: end.leaseExpiresAt - 1 }
     expect(await store.endOverdue([stale])).toEqual(['lease_lost'])
@@ -162,7 +162,7 @@ describe.each(ENGINES)('an attempt that was accepted on %s', (engine) => {
     const { store } = place
     const other = await place.open()
     for (let round = 0; round < 10; round++) {
-      const claimed = await lapsed()
+      const claimed = await expiredJob()
       const end = endOf(store, claimed, 'dead')
       const [[one], [two], [reported]] = await Promise.all([
         store.endOverdue([end]),
@@ -193,7 +193,7 @@ describe.each(ENGINES)('an attempt that was accepted on %s', (engine) => {
     })
   })
 
-  async function lapsed(): Promise<ClaimedJob> {
+  async function expiredJob(): Promise<ClaimedJob> {
     const claimed = await accepted(1)
     await passed(place.store, claimed.claimedAt + 1)
     return claimed

@@ -185,11 +185,11 @@ describe.each(ENGINES)('on %s', (engine) => {
     await askWithKey(store, endpoint, 'replace')
     expect(await store.release([leaseOf(released)])).toEqual(['applied'])
     expect(await jobOf(store, released.jobId)).toMatchObject({ state: 'cancelled', attempts: [] })
-    const lapsed = await claimOne(store, endpoint, 1)
+    const expired = await claimOne(store, endpoint, 1)
     await askWithKey(store, endpoint, 'replace')
-    await passed(store, lapsed.claimedAt + 1)
+    await passed(store, expired.claimedAt + 1)
     await sweep(store)
-    expect(await jobOf(store, lapsed.jobId)).toMatchObject({
+    expect(await jobOf(store, expired.jobId)).toMatchObject({
       state: 'cancelled',
       attempts: [{ outcome: 'lost' }],
     })

@@ -312,15 +312,15 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect(await stateOf(cancelled)).toBe('cancelled')
   })
 
-  test('one that expires, lapses or loses its endpoint takes its dependents along', async () => {
+  test('one that expires, is lost or loses its endpoint takes its dependents along', async () => {
     const { store } = place
     const expiresAt = store.clock.now() + 300
     const brief = await enqueueOne(store, await addEndpoint(store), { expiresAt })
-    const lapsing = await enqueueOne(store, await addEndpoint(store), { maxAttempts: 1 })
+    const lost = await enqueueOne(store, await addEndpoint(store), { maxAttempts: 1 })
     const homeless = await alone()
-    await claimOne(store, lapsing.endpoint, 1)
+    await claimOne(store, lost.endpoint, 1)
     const dependents: Job[] = []
-    for (const job of [brief, lapsing, homeless]) dependents.push(await alone([job.id]))
+    for (const job of [brief, lost, homeless]) dependents.push(await alone([job.id]))
     await store.deleteEndpoint(homeless.endpoint, { force: true, ifVersion: null })
     await passed(store, expiresAt)
     await until(async () => {

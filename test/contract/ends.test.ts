@@ -40,7 +40,7 @@ describe.each(ENGINES)('on %s', (engine) => {
   const place = useStore(engine)
 
   /** Expects the attempt and the reason that the job shows. */
-  async function expectTold(
+  async function expectReported(
     ends: End[],
     { jobId, endpoint }: Pick<ClaimedJob, 'jobId' | 'endpoint'>,
   ) {
@@ -50,7 +50,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect(ends).toEqual([{ jobId, endpoint, attempt: attempts[0], deathReason }])
   }
 
-  async function lapsed(fields: Partial<NewJob>): Promise<ClaimedJob> {
+  async function expiredJob(fields: Partial<NewJob>): Promise<ClaimedJob> {
     const claimed = await enqueueAndClaim(place.store, fields, 1)
     await passed(place.store, claimed.claimedAt + 1)
     return claimed
@@ -58,7 +58,7 @@ describe.each(ENGINES)('on %s', (engine) => {
 
   async function overdue(fields: Partial<NewJob> = {}) {
     const { store } = place
-    const claimed = await lapsed(fields)
+    const claimed = await expiredJob(fields)
     const leaseExpiresAt = claimed.claimedAt + 1
     await store.settle([acceptance(claimed, leaseExpiresAt)])
     const attempt = attemptOf(store, claimed, { outcome: 'timeout', statusCode: null })
@@ -71,34 +71,34 @@ describe.each(ENGINES)('on %s', (engine) => {
 
   test('an attempt whose lease expired is reported as lost, and its job as dead if none is left', async () => {
     const { store } = place
-    const again = await lapsed({})
-    await expectTold(await endsOf(store, () => sweep(store)), again)
-    const last = await lapsed({ maxAttempts: 1 })
+    const again = await expiredJob({})
+    await expectReported(await endsOf(store, () => sweep(store)), again)
+    const last = await expiredJob({ maxAttempts: 1 })
     const ends = await endsOf(store, () => sweep(store))
     expect(ends).toMatchObject([{ attempt: { outcome: 'lost' }, deathReason: 'lease_lost' }])
-    await expectTold(ends, last)
+    await expectReported(ends, last)
   })
 
   test('one of a superseded job is reported as lost, and the job is not dead', async () => {
     const { store } = place
-    const claimed = await lapsed({ ...REPLACING, maxAttempts: 1 })
+    const claimed = await expiredJob({ ...REPLACING, maxAttempts: 1 })
     await store.enqueue([newJob(store, claimed.endpoint, REPLACING)])
-    await expectTold(await endsOf(store, () => sweep(store)), claimed)
+    await expectReported(await endsOf(store, () => sweep(store)), claimed)
     expect((await jobOf(store, claimed.jobId)).state).toBe('cancelled')
   })
 
   test('one that was accepted and is overdue is reported, as its job goes on or is dead', async () => {
     const { store } = place
     const one = await overdue()
-    await expectTold(await endsOf(store, () => store.endOverdue([one.again])), one.claimed)
+    await expectReported(await endsOf(store, () => store.endOverdue([one.again])), one.claimed)
     const two = await overdue()
     const ends = await endsOf(store, () => store.endOverdue([two.dead]))
     expect(ends).toMatchObject([{ deathReason: 'attempts_exhausted' }])
-    await expectTold(ends, two.claimed)
+    await expectReported(ends, two.claimed)
     expect(await endsOf(store, () => store.endOverdue([one.again, two.dead]))).toEqual([])
     const three = await overdue(REPLACING)
     await store.enqueue([newJob(store, three.claimed.endpoint, REPLACING)])
-    await expectTold(await endsOf(store, () => store.endOverdue([three.dead])), three.claimed)
+    await expectReported(await endsOf(store, () => store.endOverdue([three.dead])), three.claimed)
   })
 
   test('one that is cancelled is reported once, and a queued job has none', async () => {
@@ -106,7 +106,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     const claimed = await enqueueAndClaim(store)
     const queued = await enqueueOne(store, claimed.endpoint)
     const ids = [queued.id, claimed.jobId, claimed.jobId]
-    await expectTold(await endsOf(store, () => store.cancel(ids)), claimed)
+    await expectReported(await endsOf(store, () => store.cancel(ids)), claimed)
   })
 
   test('the jobs of a removed endpoint are reported as dead, with their running attempts', async () => {
@@ -117,7 +117,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     await store.deleteEndpoint(endpoint, { force: true, ifVersion: null })
     const ends = await endsOf(store, () => sweepClean(store))
     expect(ends.map(({ deathReason }) => deathReason)).toEqual(Array(3).fill('endpoint_gone'))
-    await expectTold(
+    await expectReported(
       ends.filter(({ attempt }) => attempt !== null),
       claimed,
     )

@@ -154,12 +154,12 @@ describe.each(ENGINES)('on %s', (engine) => {
     const expiresAt = store.clock.now() + 800
     const expiring = await claimWithNotice({ expiresAt })
     await store.settle([laterAgain(store, expiring.claimed)])
-    const lapsing = await claimWithNotice({ maxAttempts: 1 }, ALL_STATES, 1)
+    const lost = await claimWithNotice({ maxAttempts: 1 }, ALL_STATES, 1)
     const homeless = await claimWithNotice()
     await store.deleteEndpoint(homeless.job.endpoint, { force: true, ifVersion: null })
     await passed(store, expiresAt)
     const reasons = ['expired', 'lease_lost', 'endpoint_gone']
-    const endpoints = [expiring.notified, lapsing.notified, homeless.notified]
+    const endpoints = [expiring.notified, lost.notified, homeless.notified]
     await until(async () => {
       await sweep(store)
       const texts = (await Promise.all(endpoints.map(textsAt))).flat()

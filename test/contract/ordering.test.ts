@@ -133,11 +133,11 @@ describe.each(ENGINES)('on %s', (engine) => {
     },
   )
 
-  test('the next one is claimable when the head expires, or its last lease lapses', async () => {
+  test('the next one is claimable when the head expires, or its last lease expires', async () => {
     const { store } = place
     const { endpoint, ids } = await line(2, { maxAttempts: 1 })
-    const lapsed = await claimOne(store, endpoint, 1)
-    await passed(store, lapsed.claimedAt + 1)
+    const expired = await claimOne(store, endpoint, 1)
+    await passed(store, expired.claimedAt + 1)
     await sweep(store)
     expect(await claimedIds(endpoint)).toEqual([ids[1]])
     const brief = await line(1, { expiresAt: store.clock.now() - 1 })

@@ -214,13 +214,13 @@ describe.each(ENGINES)('on %s', (engine) => {
     const { store } = place
     const endpoint = await addEndpoint(store)
     await enqueueOne(store, endpoint, { runAt: store.clock.now() - HOUR_MS })
-    const lapsed = await claimOne(store, endpoint, 1)
+    const expired = await claimOne(store, endpoint, 1)
     await until(async () => (await sweep(store)).reclaimed === 1)
-    const job = await jobOf(store, lapsed.jobId)
-    expect(job).toMatchObject({ state: 'queued', attemptsLeft: lapsed.attemptsLeft, lease: null })
-    expect(job.runAt).toBeGreaterThanOrEqual(lapsed.claimedAt)
+    const job = await jobOf(store, expired.jobId)
+    expect(job).toMatchObject({ state: 'queued', attemptsLeft: expired.attemptsLeft, lease: null })
+    expect(job.runAt).toBeGreaterThanOrEqual(expired.claimedAt)
     expect(job.attempts).toMatchObject([
-      { number: 1, outcome: 'lost', startedAt: lapsed.claimedAt, workerId: 'worker-1' },
+      { number: 1, outcome: 'lost', startedAt: expired.claimedAt, workerId: 'worker-1' },
     ])
   })
 

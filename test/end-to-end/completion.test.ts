@@ -8,7 +8,7 @@ import { type Receiver, type Reply, startReceiver } from '../support/receiver.ts
 import { until } from '../support/until.ts'
 
 const RETRY = { maxAttempts: 3, backoff: { type: 'fixed', delay: '20ms', jitter: 0 } }
-const LAPSE = '1s'
+const EXPIRY = '1s'
 
 /** A job that a worker or a handler holds. */
 interface Work {
@@ -47,7 +47,7 @@ describe.each(ENGINES)('on %s', (engine) => {
 
   beforeAll(async () => {
     posthorn = deploy(engine, {
-      LEASE_DURATION: LAPSE,
+      LEASE_DURATION: EXPIRY,
       SWEEP_INTERVAL: '50ms',
       POLL_INTERVAL: '50ms',
     })
@@ -149,7 +149,7 @@ describe.each(ENGINES)('on %s', (engine) => {
       },
     }),
     'completed later': () => ({
-      endpoint: { url: receiver.url, completion: 'async', completionTimeout: LAPSE },
+      endpoint: { url: receiver.url, completion: 'async', completionTimeout: EXPIRY },
       silentOutcome: 'timeout',
       async take(name) {
         const { jobId, attempt, reply, headers } = await nextRequest(name)
@@ -169,7 +169,7 @@ describe.each(ENGINES)('on %s', (engine) => {
       endpoint: { url: null },
       silentOutcome: 'lost',
       async take(name) {
-        const claim = { limit: 1, wait: '10s', lease: LAPSE }
+        const claim = { limit: 1, wait: '10s', lease: EXPIRY }
         const { body } = await posthorn.request('POST', `/endpoints/${name}/claim`, claim)
         const [job] = body.jobs
         const urlOf = (verb: string) =>

@@ -241,7 +241,7 @@ describe.each(SQLITE_UNLESS_LONG)('on %s', (engine) => {
         await endpoint(`async-${how}`, { url: at(`async-${how}`), ...settings })
       }
       await endpoint('async-overdue', { url: at('async-overdue'), ...SHORT })
-      for (const how of ['complete', 'fail', 'cancel', 'lapse']) {
+      for (const how of ['complete', 'fail', 'cancel', 'expire']) {
         await endpoint(`pulled-${how}`, { url: null, ...ONCE })
       }
 
@@ -266,18 +266,18 @@ describe.each(SQLITE_UNLESS_LONG)('on %s', (engine) => {
           const token = new URL(headers['posthorn-complete-url'] as string).searchParams.get(
             'token',
           )
-          await tell(how, id, token as string, `async-${how}`)
+          await reportEnd(how, id, token as string, `async-${how}`)
         }
         ended.push(...ids)
       }
       for (const how of ['complete', 'fail', 'cancel'] as const) {
         ended.push(...(await enqueue(`pulled-${how}`)))
         for (const { id, token } of await claim(`pulled-${how}`, JOBS)) {
-          await tell(how, id, token, `pulled-${how}`)
+          await reportEnd(how, id, token, `pulled-${how}`)
         }
       }
-      ended.push(...(await enqueue('pulled-lapse')))
-      saw('pulled-lapse lost', (await claim('pulled-lapse', JOBS, '1s')).length)
+      ended.push(...(await enqueue('pulled-expire')))
+      saw('pulled-expire lost', (await claim('pulled-expire', JOBS, '1s')).length)
       await inStates([...ended, ...cancelled], 'succeeded', 'dead', 'cancelled')
 
       const ofFirst = (name: string) =>
@@ -294,7 +294,7 @@ describe.each(SQLITE_UNLESS_LONG)('on %s', (engine) => {
       saw('connect-error connect_error', JOBS)
       saw('dns-error dns_error', JOBS)
       saw('tls-error tls_error', JOBS)
-      await expectFigures()
+      await expectCounts()
       expect(seen['http-error http_error']).toBe(2 * JOBS)
       expect(
         sumOf(
@@ -313,7 +313,7 @@ describe.each(SQLITE_UNLESS_LONG)('on %s', (engine) => {
     TEST_MS,
   )
 
-  async function tell(
+  async function reportEnd(
     how: 'complete' | 'fail' | 'cancel',
     id: string,
     token: string,
@@ -334,7 +334,7 @@ describe.each(SQLITE_UNLESS_LONG)('on %s', (engine) => {
   /**
    * Compares every place that shows attempts and deaths with what the receiver and the client saw.
    */
-  async function expectFigures(): Promise<void> {
+  async function expectCounts(): Promise<void> {
     const processes = [api, ...workers]
     const urls = [posthorn.url(), ...workers.map(({ port }) => port)]
     const all = async (name: string, ...labels: string[]) =>

@@ -7,20 +7,20 @@ import { check, figuresOf } from './checker.ts'
 import { type History, INVARIANTS } from './history.ts'
 import { DAMAGES as DAMAGES_IN_COUNT } from './history-corruptions.ts'
 import { DAMAGES_IN_TIME } from './history-corruptions-in-time.ts'
-import { FATES, jobWith, tellHistory } from './synthetic-history.ts'
+import { createHistory, FATES, jobWith } from './synthetic-history.ts'
 
 const DAMAGES = [...DAMAGES_IN_COUNT, ...DAMAGES_IN_TIME]
 const JOBS = 20 * FATES.length
 
 describe('a healthy history', () => {
   test('breaks no invariant, whatever befell its jobs', () => {
-    const history = tellHistory(JOBS)
+    const history = createHistory(JOBS)
     expect(new Set(history.synthetic.map(({ fate }) => fate))).toEqual(new Set(FATES))
     expect(check(history)).toEqual([])
   })
 
   test('breaks none either when its logs come in any order', () => {
-    const history = tellHistory(JOBS)
+    const history = createHistory(JOBS)
     for (const list of [history.calls, history.sightings, history.deliveries, history.faults]) {
       list.reverse()
     }
@@ -29,7 +29,7 @@ describe('a healthy history', () => {
   })
 
   test('may have instants of a turned clock in its records when that clock is the store’s', () => {
-    const history = tellHistory(JOBS)
+    const history = createHistory(JOBS)
     history.engine = 'sqlite'
     history.faults.push({ kind: 'clock', target: 'worker-1', beganAtMs: 1, endedAtMs: 2 })
     for (const record of history.records) {
@@ -43,7 +43,7 @@ describe('a healthy history', () => {
 
 describe('a damaged history', () => {
   test.each(DAMAGES)('$breaks: $what', ({ breaks, fate, do: damage }) => {
-    const history = tellHistory(2 * FATES.length)
+    const history = createHistory(2 * FATES.length)
     damage(jobWith(history, fate), history)
     const violations = check(history)
     expect(violations).not.toEqual([])
@@ -57,7 +57,7 @@ describe('a damaged history', () => {
   })
 
   test('is reported in a bounded text', () => {
-    const history = tellHistory(JOBS)
+    const history = createHistory(JOBS)
     history.records = []
     const violations = check(history).filter(({ invariant }) => invariant === 'I1')
     expect(violations).toHaveLength(21)
@@ -65,7 +65,7 @@ describe('a damaged history', () => {
   })
 
   test('spreads no secret that it found', () => {
-    const history = tellHistory(1)
+    const history = createHistory(1)
     history.texts.push({ from: 'metrics', text: history.secrets.join(' ') })
     const report = JSON.stringify(check(history))
     expect(report).toContain('metrics')
@@ -75,7 +75,7 @@ describe('a damaged history', () => {
 
 describe('what may look wrong and is not', () => {
   const withJob = (fate: Parameters<typeof jobWith>[1]) => {
-    const history = tellHistory(2 * FATES.length)
+    const history = createHistory(2 * FATES.length)
     return { history, job: jobWith(history, fate) }
   }
 
@@ -126,7 +126,7 @@ describe('what may look wrong and is not', () => {
 describe('the figures', () => {
   test('count what befell the jobs', () => {
     const rounds = JOBS / FATES.length
-    const figures = figuresOf(tellHistory(JOBS))
+    const figures = figuresOf(createHistory(JOBS))
     expect(figures).toMatchObject({
       ...{ jobs: JOBS - rounds, accepted: JOBS, lost: 0, doubledUnexplained: 0 },
       ...{ extraDeliveries: rounds, extraExplained: rounds, extraBy: { kill: rounds } },
@@ -140,7 +140,7 @@ describe('the figures', () => {
   })
 
   test('count a lost job, a double of a fence and a 2xx that nothing explains', () => {
-    const history = tellHistory(FATES.length)
+    const history = createHistory(FATES.length)
     history.faults = []
     history.records = history.records.filter(({ id }) => id !== jobWith(history, 'done').id)
     const delivery = jobWith(history, 'delayed').deliveries[0] as History['deliveries'][0]

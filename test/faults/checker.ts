@@ -1,35 +1,35 @@
 // Checks a history against the invariants, and measures the figures of the promises. This file and
 // invariants/ must not import anything from the product: the checker must not share its bugs.
 import { type History, INVARIANTS, type InvariantId, type Violation } from './history.ts'
-import { isLost, judgeAccepted } from './invariants/accepted.ts'
-import { costingAttempts, givenBackCount, judgeAttempts } from './invariants/attempts.ts'
-import { firstLatenessMs, judgeDueTimes } from './invariants/due-times.ts'
-import { judgeKeys, judgeOrigins } from './invariants/enqueued.ts'
-import { extraDeliveriesOf, judgeExtraDeliveries } from './invariants/extra-deliveries.ts'
-import { type Facts, factsOf, type Judge } from './invariants/facts.ts'
-import { doublesOf, judgeFences } from './invariants/fences.ts'
-import { judgeFinalStates } from './invariants/final-states.ts'
-import { judgePayloads } from './invariants/payloads.ts'
+import { checkAccepted, isLost } from './invariants/accepted.ts'
+import { checkAttempts, costingAttempts, givenBackCount } from './invariants/attempts.ts'
+import { checkDueTimes, firstLatenessMs } from './invariants/due-times.ts'
+import { checkKeys, checkOrigins } from './invariants/enqueued.ts'
+import { checkExtraDeliveries, extraDeliveriesOf } from './invariants/extra-deliveries.ts'
+import { type Check, type Facts, factsOf } from './invariants/facts.ts'
+import { checkFences, doublesOf } from './invariants/fences.ts'
+import { checkFinalStates } from './invariants/final-states.ts'
+import { checkPayloads } from './invariants/payloads.ts'
 import { longestOverlapMs, type Redelivery, redeliveryOf } from './invariants/redelivery.ts'
-import { judgeSameBytes } from './invariants/same-bytes.ts'
-import { judgeSecrets } from './invariants/secrets.ts'
-import { judgeSendsAfterEnd } from './invariants/sends-after-end.ts'
-import { judgeUnsentAttempts } from './invariants/unsent-attempts.ts'
+import { checkSameBytes } from './invariants/same-bytes.ts'
+import { checkSecrets } from './invariants/secrets.ts'
+import { checkSendsAfterEnd } from './invariants/sends-after-end.ts'
+import { checkUnsentAttempts } from './invariants/unsent-attempts.ts'
 
-const JUDGES: Record<InvariantId, Judge> = {
-  I1: judgeAccepted,
-  I2: judgeOrigins,
-  I3: judgeKeys,
-  I4: judgeFences,
-  I5: judgeAttempts,
-  I6: judgeFinalStates,
-  I7: judgeSendsAfterEnd,
-  I8: judgeExtraDeliveries,
-  I9: judgeSameBytes,
-  I10: judgeDueTimes,
-  I11: judgeSecrets,
-  I12: judgePayloads,
-  I13: judgeUnsentAttempts,
+const CHECKS: Record<InvariantId, Check> = {
+  I1: checkAccepted,
+  I2: checkOrigins,
+  I3: checkKeys,
+  I4: checkFences,
+  I5: checkAttempts,
+  I6: checkFinalStates,
+  I7: checkSendsAfterEnd,
+  I8: checkExtraDeliveries,
+  I9: checkSameBytes,
+  I10: checkDueTimes,
+  I11: checkSecrets,
+  I12: checkPayloads,
+  I13: checkUnsentAttempts,
 }
 
 /** This many violations of an invariant are described. Further ones are only counted. */
@@ -42,12 +42,12 @@ export function check(history: History): Violation[] {
 
 function violationsOf(invariant: InvariantId, facts: Facts): Violation[] {
   const violations: Violation[] = []
-  let untoldCount = 0
-  JUDGES[invariant](facts, (message) => {
+  let omittedCount = 0
+  CHECKS[invariant](facts, (message) => {
     if (violations.length < MOST_TOLD) violations.push({ invariant, message })
-    else untoldCount += 1
+    else omittedCount += 1
   })
-  if (untoldCount > 0) violations.push({ invariant, message: `and ${untoldCount} more` })
+  if (omittedCount > 0) violations.push({ invariant, message: `and ${omittedCount} more` })
   return violations
 }
 

@@ -59,7 +59,7 @@ export interface SyntheticHistory extends History {
 }
 
 /** Returns a history that violates no invariant. */
-export function tellHistory(jobCount: number, aloneMs = ALONE_MS): SyntheticHistory {
+export function createHistory(jobCount: number, aloneMs = ALONE_MS): SyntheticHistory {
   const history: SyntheticHistory = {
     ...{ engine: 'mongo', seed: 1, settings: SETTINGS, endpoints: [ENDPOINT], calls: [] },
     ...{ sightings: [], deliveries: [], faults: [], records: [], synthetic: [] },

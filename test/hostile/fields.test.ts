@@ -143,8 +143,8 @@ describe.each(ENGINES)('on %s', { timeout: DEADLINE_MS }, (engine) => {
     }
     if (MASKED.has(names[0] ?? '') || CANONICAL.test(JSON.parse(json))) return
     const value = JSON.parse(json)
-    const isTold = typeof value === 'string' || names[0] === 'metadata'
-    if (isTold) expect(holds(JSON.parse(text), value), where).toBe(true)
+    const isShown = typeof value === 'string' || names[0] === 'metadata'
+    if (isShown) expect(holds(JSON.parse(text), value), where).toBe(true)
   }
 
   /** The path of an operation, the path of the next one, and where to read the result. */

@@ -36,7 +36,7 @@ function holds({ lease }: ModelJob, { fence, leaseId }: Lease): boolean {
 
 export function settle(world: World, lease: Lease, end: AttemptEnd): SettleResult {
   const job = jobIn(world, lease.jobId)
-  if (!holds(job, lease)) return wasToldBefore(job, lease, end)
+  if (!holds(job, lease)) return wasReportedBefore(job, lease, end)
   if (end.event === 'await') {
     if (job.phase !== 'sending') return 'already_applied'
     job.phase = 'awaiting_completion'
@@ -47,7 +47,7 @@ export function settle(world: World, lease: Lease, end: AttemptEnd): SettleResul
   const { event, outcome } = end
   const isKept = event === 'reschedule' || event === 'postpone'
   if (event === 'reschedule' && !job.isSuperseded && job.attemptsLeft === 0) {
-    return wasToldBefore(job, lease, end)
+    return wasReportedBefore(job, lease, end)
   }
   pushAttempt(job, lease, event, outcome)
   if (isKept && job.isSuperseded) {
@@ -71,7 +71,11 @@ export function settle(world: World, lease: Lease, end: AttemptEnd): SettleResul
  * Whether a report is a repeat: the same event with the same outcome. If a handler reported a
  * failure, the event may be reschedule or bury.
  */
-function wasToldBefore(job: ModelJob, { fence, leaseId }: Lease, end: AttemptEnd): SettleResult {
+function wasReportedBefore(
+  job: ModelJob,
+  { fence, leaseId }: Lease,
+  end: AttemptEnd,
+): SettleResult {
   if (end.event === 'await') return 'lease_lost'
   const isVerdict = (event: string) => event === 'reschedule' || event === 'bury'
   const known = job.attempts.some(
@@ -149,7 +153,7 @@ export function sweepClean(world: World, now: number): void {
   const expired = jobs.filter((job) => job.state === 'queued' && hasExpired(job, now))
   for (const job of jobs) if (job.isBlocked) lookAtHeld(world, job)
   for (const job of jobs) {
-    if (job.phase === 'sending' && job.lease?.hasExpired) endLapsed(world, job, now)
+    if (job.phase === 'sending' && job.lease?.hasExpired) endExpired(world, job, now)
   }
   for (const job of jobs) {
     if (job.state === 'queued' && hasExpired(job, now)) finish(world, job, 'dead', 'expired')
@@ -160,7 +164,7 @@ export function sweepClean(world: World, now: number): void {
 
 const hasExpired = ({ expiresAt }: ModelJob, now: number) => expiresAt !== null && expiresAt <= now
 
-function endLapsed(world: World, job: ModelJob, now: number): void {
+function endExpired(world: World, job: ModelJob, now: number): void {
   if (job.lease === null) return
   pushAttempt(job, job.lease, 'lost', 'lost')
   if (job.isSuperseded) finish(world, job, 'cancelled')

@@ -82,7 +82,9 @@ describe.each(ENGINES)('on %s', (engine) => {
     await store.removeWorker(WORKER.id)
     const alone = await explain(id)
     expect(alone).toMatchObject({ state: 'running', reason: 'running', expectedAt: null })
-    expect(alone.detail).toMatch(/^attempt 1 is lost: its lease expired [1-9]s ago; no worker is live/)
+    expect(alone.detail).toMatch(
+      /^attempt 1 is lost: its lease expired [1-9]s ago; no worker is live/,
+    )
     await store.reportWorker(WORKER)
     expect((await explain(id)).detail).toMatch(/ago; a worker reclaims it at its next sweep$/)
   })

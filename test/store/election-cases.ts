@@ -151,8 +151,8 @@ export async function problemOf(
   const opened = await openStore(lane)
   try {
     const isClaim = scenario.call.verb === 'claim'
-    const judge = isClaim ? problemOfClaim : problemOfCall
-    return await judge(lane, opened, scenario, expected, played)
+    const findProblem = isClaim ? problemOfClaim : problemOfCall
+    return await findProblem(lane, opened, scenario, expected, played)
   } finally {
     await opened.close()
   }

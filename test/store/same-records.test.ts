@@ -5,7 +5,7 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { RUN_LONG } from '../support/engines.ts'
 import { useStore, withStore } from '../support/stores.ts'
-import { completing, lapsing, purging, settling } from './parity/attempt-scripts.ts'
+import { completing, expiring, purging, settling } from './parity/attempt-scripts.ts'
 import { differencesOf } from './parity/differences.ts'
 import { admitting, endpoints } from './parity/endpoint-scripts.ts'
 import { play, type Recorded, type Script } from './parity/fixture.ts'
@@ -22,7 +22,7 @@ const RANDOM_SCRIPTS = RUN_LONG ? 200 : 8
 const RANDOM_DEADLINE_MS = 3_600_000
 
 const SCRIPTS: Record<string, Script> = {
-  ...{ enqueueing, deduplicating, commanding, settling, completing, lapsing, purging },
+  ...{ enqueueing, deduplicating, commanding, settling, completing, expiring, purging },
   ...{ depending, ordering, noticing, deleting, endpoints, admitting },
 }
 

@@ -9,7 +9,7 @@ test('a clock that was ahead between two looks was set back by the most that was
   const { look: setBackMs } = watch()
   const { look: later } = watch()
   expect(setBackMs()).toBe(0)
-  for (const told of [1_000, HOUR, 2_000]) note(told)
+  for (const offset of [1_000, HOUR, 2_000]) note(offset)
   expect(setBackMs()).toBe(HOUR - 1_000)
   expect(setBackMs()).toBe(0)
   expect(later()).toBe(HOUR - 1_000)

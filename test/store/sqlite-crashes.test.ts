@@ -20,7 +20,7 @@ import {
 import { useStore } from '../support/stores.ts'
 
 const SETTLER = join(import.meta.dirname, 'sqlite-settler.ts')
-const TOLD_COUNT = 30
+const NOTIFYING_COUNT = 30
 /** More than one transaction handles: some finish effects are pending when a process is killed. */
 const DEPENDENT_COUNT = 230
 const KEYS = ['a', 'b', 'c']
@@ -33,12 +33,12 @@ const pathOf = () => place.url.slice('sqlite:'.length)
 
 test('settling processes are killed again and again: each finish is reported once, each dependent and each key moves on', async () => {
   const { store } = place
-  const told = await addEndpoint(store)
+  const notified = await addEndpoint(store)
   const endpoint = await addEndpoint(store)
-  const onFinish = { endpoint: told, states: JOB_STATES.filter(isFinal) }
+  const onFinish = { endpoint: notified, states: JOB_STATES.filter(isFinal) }
   const first = await enqueueOne(store, endpoint, { onFinish })
   const dependents = await enqueueMany(store, endpoint, DEPENDENT_COUNT, { dependsOn: [first.id] })
-  const toldOf = await enqueueMany(store, endpoint, TOLD_COUNT, { onFinish })
+  const notifyingIds = await enqueueMany(store, endpoint, NOTIFYING_COUNT, { onFinish })
   const ordered = new Map<string, string[]>()
   for (const key of KEYS) {
     const fields = { orderingKey: key, onFinish }
@@ -55,12 +55,14 @@ test('settling processes are killed again and again: each finish is reported onc
   await sweepClean(store)
 
   const jobs = await allOf(endpoint)
-  expect(jobs).toHaveLength(1 + DEPENDENT_COUNT + TOLD_COUNT + KEYS.length * JOBS_PER_KEY)
+  expect(jobs).toHaveLength(1 + DEPENDENT_COUNT + NOTIFYING_COUNT + KEYS.length * JOBS_PER_KEY)
   expect(jobs.filter(({ state }) => !isFinal(state))).toEqual([])
   expect(jobs.filter((job) => dependents.includes(job.id) && job.attemptCount === 0)).toEqual([])
   for (const ids of ordered.values()) await expectInOrder(ids)
-  const notices = (await allOf(told)).map(({ payload }) => JSON.parse(`${Buffer.from(payload)}`))
-  const wanted = [first.id, ...toldOf, ...[...ordered.values()].flat()]
+  const notices = (await allOf(notified)).map(({ payload }) =>
+    JSON.parse(`${Buffer.from(payload)}`),
+  )
+  const wanted = [first.id, ...notifyingIds, ...[...ordered.values()].flat()]
   expect(notices.map(({ jobId }) => jobId).sort()).toEqual(wanted.sort())
   expect(marksLeft()).toEqual({ effects: 0, dependencies: 0, slots: 0 })
 }, 120_000)

@@ -27,7 +27,7 @@ test('four workers and an API share one file: each job is claimed once and settl
   })
   const ends = workers.map((worker) => once(worker, 'message'))
   for (let count = 1_000; count < JOB_COUNT; count += 50) await enqueueMany(store, endpoint, 50)
-  const claimed = (await Promise.all(ends)).map(([told]) => told as Claimed)
+  const claimed = (await Promise.all(ends)).map(([message]) => message as Claimed)
 
   const jobIds = claimed.flatMap((one) => one.jobIds)
   expect(new Set(jobIds).size).toBe(jobIds.length)

@@ -160,8 +160,8 @@ async function enqueueNotices(context: MongoContext, finished: FinishedJob[]): P
   const now = context.clock.now()
   const drop = (jobId: string, endpoint: string, reason: DropReason) =>
     context.settings.warn({ jobId, endpoint, reason }, 'notice.dropped')
-  const told = finished.filter(({ onFinish = null, state }) => sendsNotice(onFinish, state))
-  const notices = (await withBodies(context, told, startDeadline())).flatMap((job) => {
+  const withNotice = finished.filter(({ onFinish = null, state }) => sendsNotice(onFinish, state))
+  const notices = (await withBodies(context, withNotice, startDeadline())).flatMap((job) => {
     const onFinish = job.onFinish ?? null
     if (!sendsNotice(onFinish, job.state)) return []
     const finishedJob = {

@@ -77,30 +77,34 @@ const running = (how: Arrangement = {}) => ({ ...how, state: 'running' as const 
 const oneAttempt = () => ({ maxAttempts: 1 })
 const withKey = () => ({ dedupe: DEDUPE })
 
-const LAPSED: Arrangement = { leaseMs: SHORT_LEASE_MS }
-const LAST_LAPSED: Arrangement = { ...LAPSED, fields: oneAttempt }
-const OVERDUE: Arrangement = { ...LAPSED, awaits: true }
+const LEASE_EXPIRED: Arrangement = { leaseMs: SHORT_LEASE_MS }
+const LAST_EXPIRED: Arrangement = { ...LEASE_EXPIRED, fields: oneAttempt }
+const OVERDUE: Arrangement = { ...LEASE_EXPIRED, awaits: true }
 const SUPERSEDED: Arrangement = { fields: withKey, isReplaced: true }
 
 export const SWEEPER_CASES: CasesOf<SweeperEvent> = {
   reclaim: {
-    ...caseOf(LAPSED, sweeping),
+    ...caseOf(LEASE_EXPIRED, sweeping),
     broken: {
       sending: brokenBy(running(OVERDUE), sweeping),
       lease_expired: brokenBy(running(), sweeping),
-      attempts_left: brokenBy(running(LAST_LAPSED), sweeping, 'bury_lost'),
-      not_superseded: brokenBy(running({ ...LAPSED, ...SUPERSEDED }), sweeping, 'withdraw_lost'),
+      attempts_left: brokenBy(running(LAST_EXPIRED), sweeping, 'bury_lost'),
+      not_superseded: brokenBy(
+        running({ ...LEASE_EXPIRED, ...SUPERSEDED }),
+        sweeping,
+        'withdraw_lost',
+      ),
     },
   },
   bury_lost: {
-    ...caseOf(LAST_LAPSED, sweeping),
+    ...caseOf(LAST_EXPIRED, sweeping),
     broken: {
-      sending: brokenBy(running({ ...LAST_LAPSED, awaits: true }), sweeping),
+      sending: brokenBy(running({ ...LAST_EXPIRED, awaits: true }), sweeping),
       lease_expired: brokenBy(running({ fields: oneAttempt }), sweeping),
-      no_attempts_left: brokenBy(running(LAPSED), sweeping, 'reclaim'),
+      no_attempts_left: brokenBy(running(LEASE_EXPIRED), sweeping, 'reclaim'),
       not_superseded: brokenBy(
         running({
-          ...LAPSED,
+          ...LEASE_EXPIRED,
           fields: () => ({ ...oneAttempt(), ...withKey() }),
           isReplaced: true,
         }),
@@ -110,17 +114,17 @@ export const SWEEPER_CASES: CasesOf<SweeperEvent> = {
     },
   },
   withdraw_lost: {
-    ...caseOf({ ...LAPSED, ...SUPERSEDED }, sweeping),
+    ...caseOf({ ...LEASE_EXPIRED, ...SUPERSEDED }, sweeping),
     broken: {
       lease_expired: brokenBy(running(SUPERSEDED), sweeping),
-      superseded: brokenBy(running(LAPSED), sweeping, 'reclaim'),
+      superseded: brokenBy(running(LEASE_EXPIRED), sweeping, 'reclaim'),
     },
   },
   time_out: {
     ...caseOf(OVERDUE, timeOut),
     broken: {
-      awaiting: brokenBy(running(LAPSED), timeOut),
-      lease_expired: lapsedOtherwise(timeOut),
+      awaiting: brokenBy(running(LEASE_EXPIRED), timeOut),
+      lease_expired: expiredOtherwise(timeOut),
       attempts_left: brokenBy(running({ ...OVERDUE, fields: oneAttempt }), timeOut),
       not_superseded: brokenBy(running({ ...OVERDUE, ...SUPERSEDED }), timeOut, 'withdraw_lost'),
     },
@@ -128,8 +132,8 @@ export const SWEEPER_CASES: CasesOf<SweeperEvent> = {
   bury_timed_out: {
     ...caseOf(OVERDUE, buryTimedOut),
     broken: {
-      awaiting: brokenBy(running(LAPSED), buryTimedOut),
-      lease_expired: lapsedOtherwise(buryTimedOut),
+      awaiting: brokenBy(running(LEASE_EXPIRED), buryTimedOut),
+      lease_expired: expiredOtherwise(buryTimedOut),
       not_superseded: brokenBy(
         running({ ...OVERDUE, ...SUPERSEDED }),
         buryTimedOut,
@@ -190,7 +194,7 @@ async function seenOverdue(store: Store, claimed: ClaimedJob) {
 }
 
 /** The fence, lease id or deadline differs, or the deadline has not come. */
-function lapsedOtherwise(fire: EventCase['fire']) {
+function expiredOtherwise(fire: EventCase['fire']) {
   return async (store: Store) => {
     const impostors = await byNoHolder(fire, OVERDUE)(store)
     const [early] = (await brokenBy(running({ awaits: true }), fire)(store)).tries

@@ -10,7 +10,7 @@ import {
 } from './facts.ts'
 import { NOISE_MS } from './fault-times.ts'
 
-export function judgeAccepted(facts: Facts, report: Report): void {
+export function checkAccepted(facts: Facts, report: Report): void {
   for (const call of facts.history.calls) {
     const isAccepted = call.kind === 'enqueue' && (call.status === 200 || call.status === 201)
     if (isAccepted && call.jobId === null) {
@@ -22,7 +22,7 @@ export function judgeAccepted(facts: Facts, report: Report): void {
       const how = job.isAccepted ? 'accepted' : 'delivered'
       report(`${job.id} was ${how}, but the store has no record of it`)
     }
-    if (job.record !== null) judgeRecord(facts, job, report)
+    if (job.record !== null) checkRecord(facts, job, report)
   }
 }
 
@@ -35,7 +35,7 @@ export function isLost(job: JobFacts): boolean {
   return wasThere && job.record === null && !mayBeDeleted(job)
 }
 
-function judgeRecord(facts: Facts, job: JobFacts, report: Report): void {
+function checkRecord(facts: Facts, job: JobFacts, report: Report): void {
   const { record, id } = job
   if (record === null) return
   const { state, hasLease, finishedAt, failureReason } = record
@@ -46,14 +46,14 @@ function judgeRecord(facts: Facts, job: JobFacts, report: Report): void {
   if (state === 'cancelled' && !job.commands.some(({ kind }) => kind === 'cancel')) {
     report(`${id} is cancelled, and nobody asked for that`)
   }
-  if (state === 'succeeded') judgeSuccess(facts, job, report)
+  if (state === 'succeeded') checkSuccess(facts, job, report)
 }
 
 /**
  * The recorded attempt itself must have got the 2xx, before the job was finished. Otherwise the
  * stale result of another attempt was used. Another test checks responses of hostile receivers.
  */
-function judgeSuccess(facts: Facts, job: JobFacts, report: Report): void {
+function checkSuccess(facts: Facts, job: JobFacts, report: Report): void {
   const { id, record, deliveries } = job
   if (record === null) return
   const successes = deliveries.filter((delivery) => delivery.isHostile || isFullSuccess(delivery))

@@ -22,12 +22,12 @@ const MOST_FREE_ATTEMPTS = 100
 /** The failure reasons of a job without attempts left. */
 const BUDGET_REASONS = new Set(['attempts_exhausted', 'lease_lost'])
 
-export function judgeAttempts(facts: Facts, report: Report): void {
+export function checkAttempts(facts: Facts, report: Report): void {
   for (const job of facts.jobs.values()) {
     if (job.record === null) continue
-    judgeNumbers(job.record, report)
-    judgeBudget(facts, job, job.record, report)
-    judgeDeliveries(job, job.record, report)
+    checkNumbers(job.record, report)
+    checkBudget(facts, job, job.record, report)
+    checkDeliveries(job, job.record, report)
   }
 }
 
@@ -36,7 +36,7 @@ export function givenBackCount({ fence, attemptCount }: JobRecord): number {
   return fence - attemptCount
 }
 
-function judgeNumbers(record: JobRecord, report: Report): void {
+function checkNumbers(record: JobRecord, report: Report): void {
   const { id, fence, attemptCount, attempts } = record
   if (attemptCount > fence) report(`${id} counts ${attemptCount} attempts in ${fence} claims`)
   // The last attempt of a running job is not recorded yet. I1 reports that the job still runs.
@@ -50,7 +50,7 @@ function judgeNumbers(record: JobRecord, report: Report): void {
   }
 }
 
-function judgeBudget(facts: Facts, job: JobFacts, record: JobRecord, report: Report): void {
+function checkBudget(facts: Facts, job: JobFacts, record: JobRecord, report: Report): void {
   const { id, maxAttempts, attemptCount, failureReason } = record
   const retryCount = retriesOf(job).length
   const costing = costingAttempts(facts, job)
@@ -83,7 +83,7 @@ export function costingAttempts(facts: Facts, job: JobFacts): { count: number; b
   return { count: since.length, budgets: 1 }
 }
 
-function judgeDeliveries({ deliveries }: JobFacts, record: JobRecord, report: Report): void {
+function checkDeliveries({ deliveries }: JobFacts, record: JobRecord, report: Report): void {
   let fenceCount = 0
   let lastFence = 0
   let lastAttempt = 0

@@ -39,7 +39,7 @@ const POLICY_OUTCOMES = new Set([
   'failed',
 ])
 
-export function judgeDueTimes(facts: Facts, report: Report): void {
+export function checkDueTimes(facts: Facts, report: Report): void {
   if (!facts.isStoreClockTrue) return
   const endpoints = new Map(facts.history.endpoints.map((one) => [one.name, one]))
   let known: BusyTimes | null = null
@@ -53,7 +53,7 @@ export function judgeDueTimes(facts: Facts, report: Report): void {
       report(`${job.id} was delivered ${Math.ceil(-lateMs)} ms before it was due`)
     }
     const endpoint = endpoints.get(job.deliveries[0]?.endpoint ?? '')
-    if (endpoint !== undefined) judgeGaps(facts, job, endpoint, busy, report)
+    if (endpoint !== undefined) checkGaps(facts, job, endpoint, busy, report)
   }
 }
 
@@ -73,7 +73,7 @@ function dueAtMsOf(facts: Facts, job: JobFacts): number | null {
   return work.calls.reduce((least, one) => Math.min(least, one.sentAtMs + one.delayMs), Infinity)
 }
 
-function judgeGaps(
+function checkGaps(
   facts: Facts,
   job: JobFacts,
   { retryDelayMs, jitter }: EndpointFacts,

@@ -5,7 +5,7 @@ import { effectOf, type Facts, mayBeDeleted, type Report, type Work } from './fa
  * Checks that every stored job was enqueued. If every request for a work was refused, it was not
  * enqueued.
  */
-export function judgeOrigins(facts: Facts, report: Report): void {
+export function checkOrigins(facts: Facts, report: Report): void {
   const { works, jobs, history } = facts
   const worksWithJob = new Set<number>()
   for (const { workNumber, isAccepted, record } of jobs.values()) {
@@ -34,7 +34,7 @@ function isFor({ calls }: Work, endpoint: string): boolean {
   return calls.some((call) => call.endpoint === endpoint)
 }
 
-export function judgeKeys(facts: Facts, report: Report): void {
+export function checkKeys(facts: Facts, report: Report): void {
   for (const [workNumber, ids] of severalIdsByWork(facts)) {
     const work = facts.works.get(workNumber)
     if (work === undefined || ids.size <= mostJobsOf(facts, work, ids)) continue

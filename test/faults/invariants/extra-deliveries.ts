@@ -25,7 +25,7 @@ interface Explanation {
   isUsed: boolean
 }
 
-export function judgeExtraDeliveries(facts: Facts, report: Report): void {
+export function checkExtraDeliveries(facts: Facts, report: Report): void {
   for (const job of facts.jobs.values()) {
     for (const { delivery, cause } of extraDeliveriesOf(facts, job)) {
       if (cause === null) {

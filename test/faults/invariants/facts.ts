@@ -38,7 +38,7 @@ export interface JobFacts {
 
 /** Reports each violation of an invariant. */
 export type Report = (message: string) => void
-export type Judge = (facts: Facts, report: Report) => void
+export type Check = (facts: Facts, report: Report) => void
 
 const FINAL_STATES = new Set(['succeeded', 'dead', 'cancelled'])
 

@@ -10,7 +10,7 @@ import { NOISE_MS } from './fault-times.ts'
  */
 const AFTER_LEASE_MS = 50
 
-export function judgeFences(facts: Facts, report: Report): void {
+export function checkFences(facts: Facts, report: Report): void {
   for (const job of facts.jobs.values()) {
     for (const { delivery, isResend } of doublesOf(job)) {
       if (!isResend) report(`${called(delivery)} reached the receiver twice`)

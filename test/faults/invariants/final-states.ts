@@ -17,15 +17,15 @@ interface Seen {
   how: string
 }
 
-export function judgeFinalStates(facts: Facts, report: Report): void {
+export function checkFinalStates(facts: Facts, report: Report): void {
   for (const job of facts.jobs.values()) {
-    if (job.sightings.length + job.commands.length > 0) judgeSeen(job, report)
-    judgeDead(job, report)
-    judgeDeleted(job, report)
+    if (job.sightings.length + job.commands.length > 0) checkSeen(job, report)
+    checkDead(job, report)
+    checkDeleted(job, report)
   }
 }
 
-function judgeSeen(job: JobFacts, report: Report): void {
+function checkSeen(job: JobFacts, report: Report): void {
   const seen = allSeen(job).sort((a, b) => a.sentAtMs - b.sentAtMs)
   const finals = seen
     .filter(({ state }) => isFinal(state))
@@ -49,7 +49,8 @@ function allSeen({ sightings, commands, record }: JobFacts): Seen[] {
   for (const call of commands) {
     if (effectOf(call) !== 'done' || call.kind === 'delete') continue
     const { sentAtMs, endedAtMs } = call
-    if (call.kind === 'cancel') seen.push({ state: 'cancelled', sentAtMs, endedAtMs, how: 'told' })
+    if (call.kind === 'cancel')
+      seen.push({ state: 'cancelled', sentAtMs, endedAtMs, how: 'confirmed' })
     else seen.push({ state: 'queued', sentAtMs, endedAtMs, how: 'retried' })
   }
   if (record !== null) {
@@ -63,7 +64,7 @@ function allSeen({ sightings, commands, record }: JobFacts): Seen[] {
  * Checks that a dead job was not claimed again: its fence must not be greater than when it was seen
  * dead.
  */
-function judgeDead(job: JobFacts, report: Report): void {
+function checkDead(job: JobFacts, report: Report): void {
   for (const sighting of job.sightings) {
     if (sighting.state !== 'dead') continue
     const claimed = job.deliveries.find(({ fence }) => fence > sighting.fence)
@@ -73,7 +74,7 @@ function judgeDead(job: JobFacts, report: Report): void {
   }
 }
 
-function judgeDeleted({ commands, record, id }: JobFacts, report: Report): void {
+function checkDeleted({ commands, record, id }: JobFacts, report: Report): void {
   const isDeleted = commands.some((call) => call.kind === 'delete' && effectOf(call) === 'done')
   if (isDeleted && record !== null) report(`${id} was deleted and is stored all the same`)
 }

@@ -5,7 +5,7 @@ import { called, type Facts, type Report } from './facts.ts'
 /** A timestamp is in whole seconds and is taken just before the request is sent. */
 const FRESH_MS = 5_000
 
-export function judgeSameBytes(facts: Facts, report: Report): void {
+export function checkSameBytes(facts: Facts, report: Report): void {
   const { history, jobs, works } = facts
   for (const delivery of history.deliveries) {
     const { jobId, workNumber, bodyHash, signature } = delivery
@@ -18,11 +18,11 @@ export function judgeSameBytes(facts: Facts, report: Report): void {
       report(`${called(delivery)} brought other bytes than were enqueued`)
     }
     if (signature !== 'valid') report(`${called(delivery)} had no valid signature`)
-    judgeTimestamp(facts, delivery, report)
+    checkTimestamp(facts, delivery, report)
   }
 }
 
-function judgeTimestamp(facts: Facts, delivery: Delivery, report: Report): void {
+function checkTimestamp(facts: Facts, delivery: Delivery, report: Report): void {
   if (!facts.isStoreClockTrue) return
   const { beganAtMs, timestampSeconds } = delivery
   const signedAtMs = timestampSeconds * 1_000 - facts.history.epochOffsetMs

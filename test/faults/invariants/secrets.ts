@@ -6,7 +6,7 @@ import type { Facts, Report } from './facts.ts'
 const MIN_SECRET_LENGTH = 8
 
 /** Names a secret by its index: the message must not reveal it. */
-export function judgeSecrets({ history }: Facts, report: Report): void {
+export function checkSecrets({ history }: Facts, report: Report): void {
   for (const [index, secret] of history.secrets.entries()) {
     if (secret.length < MIN_SECRET_LENGTH) {
       report(`secret ${index} is too short to be looked for`)

@@ -20,14 +20,14 @@ const CLOCKS_APART_MS = 50
  */
 const SEND_AFTER_CANCEL_MS = 1_000
 
-export function judgeSendsAfterEnd(facts: Facts, report: Report): void {
+export function checkSendsAfterEnd(facts: Facts, report: Report): void {
   for (const job of facts.jobs.values()) {
-    judgeAfterSuccess(facts, job, report)
-    judgeAfterCancel(facts, job, report)
+    checkAfterSuccess(facts, job, report)
+    checkAfterCancel(facts, job, report)
   }
 }
 
-function judgeAfterSuccess(facts: Facts, job: JobFacts, report: Report): void {
+function checkAfterSuccess(facts: Facts, job: JobFacts, report: Report): void {
   const knownAtMs = successKnownAtMs(facts, job)
   for (const delivery of job.deliveries) {
     if (delivery.beganAtMs <= knownAtMs + CLOCKS_APART_MS) continue
@@ -48,7 +48,7 @@ function successKnownAtMs(facts: Facts, { sightings, record }: JobFacts): number
   return Math.min(knownAtMs, monotonic(facts, record.finishedAt))
 }
 
-function judgeAfterCancel(facts: Facts, job: JobFacts, report: Report): void {
+function checkAfterCancel(facts: Facts, job: JobFacts, report: Report): void {
   for (const call of job.commands) {
     if (call.kind !== 'cancel' || effectOf(call) !== 'done') continue
     const limitMs = call.endedAtMs + SEND_AFTER_CANCEL_MS + NOISE_MS

@@ -11,7 +11,7 @@ import { NOISE_MS } from './fault-times.ts'
  */
 const RELEASE = { ms: 2_500, part: 1 / 3 }
 
-export function judgeUnsentAttempts(facts: Facts, report: Report): void {
+export function checkUnsentAttempts(facts: Facts, report: Report): void {
   if (!facts.isStoreClockTrue) return
   for (const job of facts.jobs.values()) {
     for (const attempt of job.record?.attempts ?? []) {

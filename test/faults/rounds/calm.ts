@@ -51,8 +51,8 @@ export const calm: Round = {
     const before = fixture.receiver.deliveries.length
     await offer(fixture, form, ratePerSecond * LOAD_SHARE)
     await fixture.drained()
-    judgeStarts(fixture, before)
-    judgeDoubles(fixture)
+    checkStarts(fixture, before)
+    checkDoubles(fixture)
   },
 }
 
@@ -108,7 +108,7 @@ function workOf({ random, hit }: Fixture): WorkRequest {
   return { delayMs: Math.round(random.between(50, 2_000)) }
 }
 
-function judgeStarts(fixture: Fixture, before: number): void {
+function checkStarts(fixture: Fixture, before: number): void {
   const dueAtMs = new Map<number, number>()
   for (const { kind, workNumber, sentAtMs, delayMs } of fixture.client.calls) {
     // Only the first call for each job counts: a repeat does not change when it is due.
@@ -132,7 +132,7 @@ function judgeStarts(fixture: Fixture, before: number): void {
 }
 
 /** Checks D2. Without faults there must also be no failed attempt. */
-function judgeDoubles({ receiver, complain }: Fixture): void {
+function checkDoubles({ receiver, complain }: Fixture): void {
   const seen = new Set<string>()
   for (const { jobId } of receiver.deliveries) {
     if (seen.has(jobId)) complain(`${jobId} was delivered again`)

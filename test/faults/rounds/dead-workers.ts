@@ -60,14 +60,14 @@ async function killAll(fixture: Fixture): Promise<void> {
 
   const startedAtMs = nowMs()
   const worker = await fixture.startWorker()
-  const told = new Set<string>()
+  const seen = new Set<string>()
   const what = 'a new worker in GET /stats, all done'
   const tookMs = await shown(fixture, startedAtMs, what, async () => {
     const { asOf, liveWorkers, endpoints } = await stats(fixture)
-    told.add(JSON.stringify({ asOf, liveWorkers, ...endpoints[0] }))
+    seen.add(JSON.stringify({ asOf, liveWorkers, ...endpoints[0] }))
     return liveWorkers === 1 && endpoints[0].oldestDueAge === null
   })
-  if (tookMs > SHOWN_WITHIN_MS) fixture.complain(`GET /stats told ${[...told].join(' ')}`)
+  if (tookMs > SHOWN_WITHIN_MS) fixture.complain(`GET /stats showed ${[...seen].join(' ')}`)
   await fixture.drained()
   await fixture.terminate(worker)
 }

@@ -71,9 +71,9 @@ export const overload: Round = {
       firstWorkNumber: FIRST_WORK_NUMBER + WORK_NUMBERS_OF_A_RUN,
     })
     const samples = memory.stop()
-    await judgeRecovery(fixture)
-    judgeAnswers(fixture, report)
-    judgeMemory(fixture, samples)
+    await checkRecovery(fixture)
+    checkAnswers(fixture, report)
+    checkMemory(fixture, samples)
     const overAtMs = nowMs()
     await fixture.drained(DRAIN_DEADLINE_MS)
     fixture.measure('D13', 'backlog drained, ms', Math.round(nowMs() - overAtMs))
@@ -100,10 +100,10 @@ async function order(
   })
   const port = Number(new URL(client.url).port)
   const given = { port, apiKey: client.apiKey, endpoint: 'work', patienceMs: PATIENCE_MS }
-  const told = once(child, 'message')
+  const reported = once(child, 'message')
   child.send({ ...given, ...more } satisfies OfferOrder)
   const died = once(child, 'exit').then(() => null)
-  const report: OfferReport | null = await Promise.race([told.then(([first]) => first), died])
+  const report: OfferReport | null = await Promise.race([reported.then(([first]) => first), died])
   if (report === null) throw new Error(`the generator ended with ${child.exitCode}`)
   const common = { kind: 'enqueue' as const, endpoint: 'work', delayMs: 0 }
   for (const { workNumber, ...one } of [...report.accepted, ...report.unanswered]) {
@@ -116,7 +116,7 @@ async function order(
   return report
 }
 
-function judgeAnswers(fixture: Fixture, report: OfferReport): void {
+function checkAnswers(fixture: Fixture, report: OfferReport): void {
   const { accepted, refusedCount, curtCount, otherStatuses, unanswered, unsentCount } = report
   fixture.hit(REFUSED, refusedCount - curtCount)
   fixture.hit(ACCEPTED, accepted.length)
@@ -146,19 +146,19 @@ function watchMemory(fixture: Fixture): { stop: () => number[] } {
   }
 }
 
-function judgeMemory(fixture: Fixture, samples: number[]): void {
+function checkMemory(fixture: Fixture, samples: number[]): void {
   const third = Math.floor(samples.length / 3)
   const middle = Math.max(...samples.slice(third, 2 * third))
   const last = Math.max(...samples.slice(2 * third))
   const most = Math.max(...samples)
   fixture.measure('D13', 'memory of the API at most, MB', Math.round(most / MEGABYTE))
-  const told = `${Math.round(middle / MEGABYTE)} MB, then ${Math.round(last / MEGABYTE)} MB`
-  if (last > middle * FLAT_FACTOR + FLAT_SLACK_BYTES) fixture.complain(`memory grows: ${told}`)
+  const growth = `${Math.round(middle / MEGABYTE)} MB, then ${Math.round(last / MEGABYTE)} MB`
+  if (last > middle * FLAT_FACTOR + FLAT_SLACK_BYTES) fixture.complain(`memory grows: ${growth}`)
   if (most > MOST_RSS_BYTES) fixture.complain(`the API took ${Math.round(most / MEGABYTE)} MB`)
 }
 
 /** Measures how long it takes until a request gets its response as fast as before. */
-async function judgeRecovery(fixture: Fixture): Promise<void> {
+async function checkRecovery(fixture: Fixture): Promise<void> {
   const overAtMs = nowMs()
   for (;;) {
     const sentAtMs = nowMs()

@@ -59,7 +59,7 @@ export const sameKey: Round = {
 }
 
 /** The response to one of the fifty requests. */
-interface Told {
+interface Reply {
   id: string
   status: number
   deduplicated: boolean
@@ -86,19 +86,19 @@ async function playOnce(fixture: Fixture, workNumber: number, killWithinMs: numb
     fixture.hit(API_KILLED, isInTime ? 1 : 0)
     await fixture.startApi()
   }
-  const told = (await Promise.all(sent)).flat()
-  check(fixture, told, killWithinMs !== null)
+  const replies = (await Promise.all(sent)).flat()
+  check(fixture, replies, killWithinMs !== null)
   await expectRefusal(fixture, workNumber)
-  return { id: (told[0] as Told).id, isInTime }
+  return { id: (replies[0] as Reply).id, isInTime }
 }
 
-function check(fixture: Fixture, told: Told[], isKilled: boolean): void {
-  const ids = new Set(told.map(({ id }) => id))
+function check(fixture: Fixture, replies: Reply[], isKilled: boolean): void {
+  const ids = new Set(replies.map(({ id }) => id))
   if (ids.size !== 1) fixture.complain(`${ids.size} ids for one key: ${[...ids].join(', ')}`)
-  const made = told.filter(({ status }) => status === 201).length
+  const made = replies.filter(({ status }) => status === 201).length
   if (isKilled && made === 0) fixture.hit(ANSWER_LOST)
-  if (made > 1 || (made === 0 && !isKilled)) fixture.complain(`${made} of ${ASKED} were told 201`)
-  const odd = told.filter(
+  if (made > 1 || (made === 0 && !isKilled)) fixture.complain(`${made} of ${ASKED} got a 201`)
+  const odd = replies.filter(
     ({ status, deduplicated }) => ![200, 201].includes(status) || (status === 200) !== deduplicated,
   )
   if (odd.length > 0) fixture.complain(`unexpected for a repeated key: ${JSON.stringify(odd[0])}`)
@@ -108,7 +108,7 @@ type Asked = { workNumber: number; onAnswered: () => void }
 type Ask = (
   fixture: Fixture,
   workNumber: number,
-) => Promise<{ status: number; told: Told[] } | null>
+) => Promise<{ status: number; replies: Reply[] } | null>
 
 const keyOf = (workNumber: number) => `same-${workNumber}`
 const textOf = (workNumber: number, more = '') =>
@@ -119,7 +119,7 @@ const askOne: Ask = async ({ client }, workNumber) => {
   const answer = await client.request('POST', '/jobs', textOf(workNumber), key)
   if (answer === null) return null
   const { status, body } = answer
-  return { status, told: [{ id: body.id, status, deduplicated: body.deduplicated ?? false }] }
+  return { status, replies: [{ id: body.id, status, deduplicated: body.deduplicated ?? false }] }
 }
 
 const askBatch: Ask = async ({ client }, workNumber) => {
@@ -127,10 +127,10 @@ const askBatch: Ask = async ({ client }, workNumber) => {
   const items = Array.from({ length: BATCH_SIZE }, () => item).join(',')
   const answer = await client.request('POST', '/jobs/batch', `{"jobs":[${items}]}`)
   if (answer === null) return null
-  const told = (answer.body.items ?? []).map((one: Told) => ({
+  const replies = (answer.body.items ?? []).map((one: Reply) => ({
     ...{ id: one.id, status: one.status, deduplicated: one.deduplicated ?? false },
   }))
-  return { status: answer.status, told }
+  return { status: answer.status, replies }
 }
 
 /** Repeats a request until there is a response, and logs each try as a call. */
@@ -139,23 +139,23 @@ async function persist(
   { workNumber, onAnswered }: Asked,
   count: number,
   ask: Ask,
-): Promise<Told[]> {
+): Promise<Reply[]> {
   const giveUpAtMs = nowMs() + GIVE_UP_AFTER_MS
   while (nowMs() < giveUpAtMs) {
     const sentAtMs = nowMs()
     const answer = await ask(fixture, workNumber)
     for (let i = 0; i < count; i++) {
-      const told = answer?.told[i]
+      const reply = answer?.replies[i]
       fixture.client.calls.push({
         ...{ kind: 'enqueue', sentAtMs, endedAtMs: nowMs(), workNumber, endpoint: 'work' },
-        ...{ status: told?.status ?? answer?.status ?? null, jobId: told?.id ?? null },
+        ...{ status: reply?.status ?? answer?.status ?? null, jobId: reply?.id ?? null },
         ...{ idempotencyKey: keyOf(workNumber), delayMs: 0 },
         bodyHash: hashOf(payloadText(workNumber, {})),
       })
     }
     if (answer !== null && answer.status < 500) {
       onAnswered()
-      return answer.told
+      return answer.replies
     }
     await sleep(REPEAT_AFTER_MS)
   }

@@ -91,12 +91,12 @@ async function staleSweep(fixture: Fixture): Promise<void> {
   for (const { process } of sweepers) process.kill('SIGCONT')
   await until(() => [victim, ...sweepers].some(doesUpkeep))
   await fixture.kill(victim)
-  const lapsesAtMs = await lapseOf(fixture, jobs)
-  await until(() => Date.now() > lapsesAtMs - LOCK_AHEAD_MS)
-  const isInTime = Date.now() < lapsesAtMs
+  const expiresAtMs = await expiryOf(fixture, jobs)
+  await until(() => Date.now() > expiresAtMs - LOCK_AHEAD_MS)
+  const isInTime = Date.now() < expiresAtMs
   const frozen = sweepers.find(doesUpkeep)
   if (frozen !== undefined) {
-    await freezeBeforeWrite(fixture, frozen, { jobs, lapsesAtMs })
+    await freezeBeforeWrite(fixture, frozen, { jobs, expiresAtMs })
     const isGivenUp = frozen.process.log.some(({ msg }) => msg === 'sweep.failed')
     fixture.hit(STALE_SWEEP, isInTime && !isGivenUp ? JOBS : 0)
   }
@@ -109,12 +109,12 @@ async function staleSweep(fixture: Fixture): Promise<void> {
 async function freezeBeforeWrite(
   fixture: Fixture,
   frozen: Member,
-  { jobs, lapsesAtMs }: { jobs: Accepted[]; lapsesAtMs: number },
+  { jobs, expiresAtMs }: { jobs: Accepted[]; expiresAtMs: number },
 ): Promise<void> {
   await fixture.during('freeze', frozen.name, async () => {
     await fixture.during('store_locked', 'store', async () => {
       const restore = await fixture.store.cutOffAll()
-      await until(() => Date.now() > lapsesAtMs + FOUND_AFTER_MS)
+      await until(() => Date.now() > expiresAtMs + FOUND_AFTER_MS)
       frozen.process.kill('SIGSTOP')
       await restore()
     })
@@ -128,7 +128,7 @@ async function freezeBeforeWrite(
  * When the leases of these jobs expire, in epoch milliseconds. All jobs of one claim are renewed
  * together.
  */
-async function lapseOf(fixture: Fixture, jobs: Accepted[]): Promise<number> {
+async function expiryOf(fixture: Fixture, jobs: Accepted[]): Promise<number> {
   const answers = await Promise.all(jobs.map(({ id }) => fixture.client.look(id)))
   return Math.max(...answers.map((answer) => Date.parse(answer?.body.lease.expiresAt)))
 }

@@ -56,7 +56,7 @@ export const strangers: Round = {
   windows: [...KINDS.map(windowOf), ACCEPTED],
   async play(fixture, form) {
     await fixture.startWorker()
-    await judgeCpu(fixture)
+    await checkCpu(fixture)
     const memoryBefore = memoryOf(fixture)
     for (const kind of KINDS) await playKind(fixture, form, kind)
     const after = await rate(fixture, form)
@@ -67,7 +67,7 @@ export const strangers: Round = {
 }
 
 /** Measures what a megabyte costs while nothing else happens. */
-async function judgeCpu(fixture: Fixture): Promise<void> {
+async function checkCpu(fixture: Fixture): Promise<void> {
   const pid = fixture.api().process.child.pid as number
   const lines = ['POST /jobs/none/complete', 'POST /jobs', 'GET /health/live']
   const bodies = lines.flatMap((line) => Object.values(BODIES).map((build) => build(line)))
@@ -173,12 +173,15 @@ function memoryOf(fixture: Fixture): number {
 
 async function attack(fixture: Fixture, { isLong }: Form, kind: StrangerKind) {
   const child = fork(join(import.meta.dirname, '../stranger-offer.ts'))
-  const told = once(child, 'message')
+  const reported = once(child, 'message')
   const died = once(child, 'exit').then(() => null)
   const port = Number(new URL(fixture.client.url).port)
   const durationMs = isLong ? ATTACK_MS.long : ATTACK_MS.short
   child.send({ kind, port, durationMs } satisfies StrangerOrder)
-  const report: StrangerReport | null = await Promise.race([told.then(([first]) => first), died])
+  const report: StrangerReport | null = await Promise.race([
+    reported.then(([first]) => first),
+    died,
+  ])
   if (report === null) throw new Error(`the strangers ended with ${child.exitCode}`)
   return report
 }

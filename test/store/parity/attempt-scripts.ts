@@ -127,18 +127,18 @@ export async function completing(stage: Stage): Promise<void> {
   await stage.step('complete what is over', () => store.settle([success(store, claimed)]))
 }
 
-export async function lapsing(stage: Stage): Promise<void> {
+export async function expiring(stage: Stage): Promise<void> {
   const { store } = stage
-  await stage.endpoint('told')
+  await stage.endpoint('notified')
   await stage.endpoint('work')
-  const onFinish = { endpoint: 'told', states: ['dead' as const] }
+  const onFinish = { endpoint: 'notified', states: ['dead' as const] }
   await stage.enqueue(stage.job('lapses', 'work', { maxAttempts: 2, onFinish }))
-  const first = await stage.claimAndLapse('work')
+  const first = await stage.claimAndExpire('work')
   await stage.sweep('reclaim')
   await stage.step('settle what lapsed', () =>
     store.settle([laterAgain(store, first)], { isRepeat: true }),
   )
-  const last = await stage.claimAndLapse('work')
+  const last = await stage.claimAndExpire('work')
   await stage.sweep('bury')
   await stage.step('settle what lapsed', () =>
     store.settle([success(store, last), burial(store, last)]),
@@ -150,7 +150,7 @@ export async function lapsing(stage: Stage): Promise<void> {
   await stage.step('fail', () => store.settle([laterAgain(store, claimed)]))
   await stage.step('let it expire', () => store.edit(claimed.jobId, { expiresInMs: 0 }, null))
   await stage.sweep('expire after a failed attempt')
-  const waits = stage.job('waits', 'told')
+  const waits = stage.job('waits', 'notified')
   await stage.enqueue(
     waits,
     stage.job('expires-held', 'work', { dependsOn: [waits.id], expiresAt: stage.now() }),

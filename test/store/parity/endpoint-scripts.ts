@@ -26,22 +26,22 @@ export async function endpoints(stage: Stage): Promise<void> {
   await stage.step('pause an unknown endpoint', () => store.pauseEndpoint('absent'))
   await stage.step('rotate', () => store.rotateSecret('work', ROTATED, HOUR_MS))
   await stage.step('rotate at once', () => store.rotateSecret('work', ROTATED, 0))
-  const told = (title: string, fields: Parameters<typeof report>[2]) =>
+  const reported = (title: string, fields: Parameters<typeof report>[2]) =>
     stage.step(title, () => report(store, 'work', fields))
   await stage.endpoint('work', { circuitBreaker: { failures: 3, cooldownMs: HOUR_MS } })
-  await told('two failures', { failures: 2 })
-  await told('a success', { succeeded: [stage.now()] })
-  await told('three failures', { failures: 3 })
-  await told('a success since', { succeeded: [stage.now() + 2 * HOUR_MS] })
-  await told('throttled', { throttle: { until: stage.now() + 2 * HOUR_MS } })
-  await told('a success of before', { succeeded: [stage.now()] })
+  await reported('two failures', { failures: 2 })
+  await reported('a success', { succeeded: [stage.now()] })
+  await reported('three failures', { failures: 3 })
+  await reported('a success since', { succeeded: [stage.now() + 2 * HOUR_MS] })
+  await reported('throttled', { throttle: { until: stage.now() + 2 * HOUR_MS } })
+  await reported('a success of before', { succeeded: [stage.now()] })
   await stage.endpoint('work', {})
-  await told('gone at another version', { goneAtVersion: 1 })
+  await reported('gone at another version', { goneAtVersion: 1 })
   const version = (await store.endpointsNamed(['work']))[0]?.version ?? 0
-  await told('gone', { goneAtVersion: version })
-  await told('gone again', { goneAtVersion: version })
+  await reported('gone', { goneAtVersion: version })
+  await reported('gone again', { goneAtVersion: version })
   await stage.step('resume', () => store.resumeEndpoint('work'))
-  await told('failures without a breaker', { failures: 30 })
+  await reported('failures without a breaker', { failures: 30 })
   await stage.endpoint('work', { url: null })
   await stage.step('report about an unknown endpoint', () =>
     report(store, 'absent', { failures: 1 }),

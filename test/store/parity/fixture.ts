@@ -41,7 +41,7 @@ export interface Stage {
   claim(endpoint: string, limit?: number, holder?: Partial<Holder>): Promise<ClaimedJob[]>
   claimOne(endpoint: string, holder?: Partial<Holder>): Promise<ClaimedJob>
   /** Claims a job with a short lease. Resolves when the lease has expired. */
-  claimAndLapse(endpoint: string): Promise<ClaimedJob>
+  claimAndExpire(endpoint: string): Promise<ClaimedJob>
   /** Sweeps until nothing is left to do. The result is the sum of all these sweeps. */
   sweep(title?: string): Promise<void>
   /**
@@ -94,12 +94,12 @@ function createStage(store: Store, ends: End[], warnings: readonly Warning[]): S
   async function jobsNow() {
     const jobs = await allJobs(store)
     for (const { id, payload } of jobs) names.nameNotice(id, payload)
-    return new Map(jobs.map((job) => [names.of(job.id), names.told(job)]))
+    return new Map(jobs.map((job) => [names.of(job.id), names.normalized(job)]))
   }
 
   async function endpointsNow() {
     const { items } = await store.listEndpoints(null, 1_000)
-    return new Map(items.map((endpoint) => [endpoint.name, names.told(endpoint)]))
+    return new Map(items.map((endpoint) => [endpoint.name, names.normalized(endpoint)]))
   }
 
   const stage: Stage = {
@@ -110,14 +110,14 @@ function createStage(store: Store, ends: End[], warnings: readonly Warning[]): S
     async step(title, work) {
       const end = await names.span(work)
       const jobs = changed('job', await jobsNow())
-      const told = ends.splice(0).map((one) => names.told(one))
+      const normalizedEnds = ends.splice(0).map((one) => names.normalized(one))
       recorded.push({
         step: `${recorded.length + 1} ${title}`,
-        answer: names.told(end),
+        answer: names.normalized(end),
         jobs,
         endpoints: changed('endpoint', await endpointsNow()),
-        ends: told.toSorted((a, b) => (JSON.stringify(a) < JSON.stringify(b) ? -1 : 1)),
-        warnings: warnings.slice(warningCount).map((one) => names.told(one)),
+        ends: normalizedEnds.toSorted((a, b) => (JSON.stringify(a) < JSON.stringify(b) ? -1 : 1)),
+        warnings: warnings.slice(warningCount).map((one) => names.normalized(one)),
       })
       warningCount = warnings.length
       return end
@@ -152,7 +152,7 @@ function createStage(store: Store, ends: End[], warnings: readonly Warning[]): S
       if (claimed === undefined) throw new Error(`nothing to claim at ${endpoint}`)
       return claimed
     },
-    async claimAndLapse(endpoint) {
+    async claimAndExpire(endpoint) {
       const { jobs } = await stage.step(
         `claim one of ${endpoint}, whose lease lapses`,
         async () => {
@@ -228,18 +228,18 @@ function createNames(store: Store) {
     return units === 0 ? step : `${step}, ${units} units`
   }
 
-  function told(value: unknown): unknown {
+  function normalized(value: unknown): unknown {
     if (typeof value === 'number') return value > FIRST_INSTANT ? instant(value) : value
     if (typeof value === 'string') return value.replaceAll(JOB_ID, (id) => of(id))
-    if (value instanceof Uint8Array) return told(Buffer.from(value).toString())
-    if (Array.isArray(value)) return value.map(told)
+    if (value instanceof Uint8Array) return normalized(Buffer.from(value).toString())
+    if (Array.isArray(value)) return value.map(normalized)
     if (typeof value !== 'object' || value === null) return value
     const record = value as Record<string, unknown>
     const entries = Object.entries(record).map(([key, one]): [string, unknown] => {
       if (key === 'leaseId') return [key, 'a lease']
       if (SOON.has(key) && isSoon(one as number)) return [key, 'soon']
       if (key === 'durationMs' && MEASURED.has(record.outcome as string)) return [key, 'measured']
-      return [key, told(one)]
+      return [key, normalized(one)]
     })
     return Object.fromEntries(entries.toSorted(([a], [b]) => (a < b ? -1 : 1)))
   }
@@ -255,7 +255,7 @@ function createNames(store: Store) {
   return {
     name,
     of,
-    told,
+    normalized,
     idOf(text: string): string {
       return idByName.get(text) ?? 'job_00000000000000000000000000'
     },

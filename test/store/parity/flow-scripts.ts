@@ -4,9 +4,9 @@ import { HOUR_MS, type Stage } from './fixture.ts'
 
 export async function depending(stage: Stage): Promise<void> {
   const { store } = stage
-  await stage.endpoint('told')
+  await stage.endpoint('notified')
   await stage.endpoint('base')
-  await stage.endpoint('work', { onFinish: { endpoint: 'told', states: ['dead'] } })
+  await stage.endpoint('work', { onFinish: { endpoint: 'notified', states: ['dead'] } })
   const on = (...names: string[]) => ({ dependsOn: names.map(stage.idOf) })
   await stage.enqueue(stage.job('a', 'base'), stage.job('b', 'base'))
   await stage.enqueue(
@@ -74,10 +74,10 @@ export async function ordering(stage: Stage): Promise<void> {
 
 export async function noticing(stage: Stage): Promise<void> {
   const { store } = stage
-  await stage.endpoint('told')
+  await stage.endpoint('notified')
   await stage.endpoint('work')
   const all = ['succeeded', 'dead', 'cancelled'] as const
-  const onFinish = { endpoint: 'told', states: [...all] }
+  const onFinish = { endpoint: 'notified', states: [...all] }
   const told = { onFinish, metadata: { customer: '7' } }
   await stage.enqueue(stage.job('succeeds', 'work', told))
   const first = await stage.claimOne('work')
@@ -93,27 +93,29 @@ export async function noticing(stage: Stage): Promise<void> {
   await stage.enqueue(stage.job('is-cancelled', 'work', told))
   await stage.step('cancel', () => store.cancel([stage.idOf('is-cancelled')]))
   await stage.enqueue(
-    stage.job('silent', 'work', { onFinish: { endpoint: 'told', states: ['dead'] } }),
+    stage.job('silent', 'work', { onFinish: { endpoint: 'notified', states: ['dead'] } }),
   )
   await stage.step('cancel', () => store.cancel([stage.idOf('silent')]))
-  await stage.step('tell that it is gone', () => report(store, 'told', { goneAtVersion: 1 }))
+  await stage.step('tell that it is gone', () => report(store, 'notified', { goneAtVersion: 1 }))
   await stage.enqueue(stage.job('tells-a-disabled-one', 'work', told))
   await stage.step('cancel', () => store.cancel([stage.idOf('tells-a-disabled-one')]))
-  await stage.enqueue(stage.job('tells-nobody', 'work', told))
-  await stage.step('delete', () => store.deleteEndpoint('told', { force: true, ifVersion: null }))
-  await stage.step('cancel', () => store.cancel([stage.idOf('tells-nobody')]))
-  await stage.sweepAway('told')
-  await stage.step('delete', () => store.deleteJob(stage.idOf('tells-nobody')))
+  await stage.enqueue(stage.job('notifies-none', 'work', told))
+  await stage.step('delete', () =>
+    store.deleteEndpoint('notified', { force: true, ifVersion: null }),
+  )
+  await stage.step('cancel', () => store.cancel([stage.idOf('notifies-none')]))
+  await stage.sweepAway('notified')
+  await stage.step('delete', () => store.deleteJob(stage.idOf('notifies-none')))
 }
 
 export async function deleting(stage: Stage): Promise<void> {
   const { store } = stage
-  await stage.endpoint('told')
+  await stage.endpoint('notified')
   await stage.endpoint('empty')
-  await stage.endpoint('work', { onFinish: { endpoint: 'told', states: ['dead'] } })
+  await stage.endpoint('work', { onFinish: { endpoint: 'notified', states: ['dead'] } })
   const remove = (name: string, force: boolean, ifVersion: number | null = null) =>
     stage.step(`delete ${name}`, () => store.deleteEndpoint(name, { force, ifVersion }))
-  await stage.enqueue(stage.job('base', 'told'))
+  await stage.enqueue(stage.job('base', 'notified'))
   await stage.enqueue(
     stage.job('lapsed', 'work', { priority: 9 }),
     stage.job('last-lapsed', 'work', { priority: 8, maxAttempts: 1 }),
@@ -122,8 +124,8 @@ export async function deleting(stage: Stage): Promise<void> {
     stage.job('expired', 'work', { priority: 0, expiresAt: stage.now() }),
     stage.job('held', 'work', { dependsOn: [stage.idOf('base')] }),
   )
-  await stage.claimAndLapse('work')
-  await stage.claimAndLapse('work')
+  await stage.claimAndExpire('work')
+  await stage.claimAndExpire('work')
   const running = await stage.claimOne('work')
   await remove('work', false)
   await remove('work', true, 9)

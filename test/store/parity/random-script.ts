@@ -21,8 +21,8 @@ const COMMANDS = 30
 const SHORT_LEASE_MS = 1
 /** Jobs become due in the order in which they were enqueued, all long ago. */
 const FIRST_DUE_UNITS = 900
-const ENDPOINTS = ['plain', 'limited', 'telling'] as const
-const NOTICES = { endpoint: 'told', states: ['succeeded', 'dead', 'cancelled'] as const }
+const ENDPOINTS = ['plain', 'limited', 'notifying'] as const
+const NOTICES = { endpoint: 'notified', states: ['succeeded', 'dead', 'cancelled'] as const }
 
 /** The numbers by which a command makes its choices. */
 interface Draw {
@@ -69,7 +69,7 @@ const VERBS = {
   async claimForPulling(world, choose) {
     await claim(world, choose(ENDPOINTS), 1, { pulls: true })
   },
-  async claimAndLapse(world, choose) {
+  async claimAndExpire(world, choose) {
     await claim(world, choose(ENDPOINTS), 1, { leaseMs: SHORT_LEASE_MS })
   },
   async settle({ stage, claimed }, choose) {
@@ -171,7 +171,7 @@ const VERBS = {
     await stage.step('list', () =>
       store.listJobs({ endpoint: choose(ENDPOINTS), states, limit: 3 }),
     )
-    await stage.step('count', () => store.countJobs([...ENDPOINTS, 'told', 'nowhere']))
+    await stage.step('count', () => store.countJobs([...ENDPOINTS, 'notified', 'nowhere']))
     await stage.step('final', () => store.finalAmong(jobs.map(stage.idOf)))
     await stage.step('head', () => store.headOfOrderingKey(choose(ENDPOINTS), 'a'))
   },
@@ -199,10 +199,10 @@ export const randomScripts = fc.array(draw, { minLength: COMMANDS, maxLength: CO
 export function scriptOf(draws: Draw[]): Script {
   return async (stage) => {
     const world: World = { stage, jobs: [], claimed: [], overdue: [] }
-    await stage.endpoint('told')
+    await stage.endpoint('notified')
     await stage.endpoint('plain')
     await stage.endpoint('limited', { concurrency: 1 })
-    await stage.endpoint('telling', { onFinish: { ...NOTICES, states: [...NOTICES.states] } })
+    await stage.endpoint('notifying', { onFinish: { ...NOTICES, states: [...NOTICES.states] } })
     for (const { verb, numbers } of draws) {
       await VERBS[canPlay(verb, world) ? verb : 'enqueue'](world, chooser(numbers))
     }

@@ -19,9 +19,9 @@ const keyed = (key: string, requestHash = `hash of ${key}`) => ({
 
 export async function enqueueing(stage: Stage): Promise<void> {
   const { store } = stage
-  await stage.endpoint('told')
+  await stage.endpoint('notified')
   await stage.endpoint('plain')
-  await stage.endpoint('telling', { onFinish: { endpoint: 'told', states: ['dead'] } })
+  await stage.endpoint('notifying', { onFinish: { endpoint: 'notified', states: ['dead'] } })
   await stage.endpoint('silent', { onFinish: { endpoint: 'nowhere', states: ['dead'] } })
   await stage.enqueue(stage.job('plain', 'plain'))
   const full: Partial<NewJob> = {
@@ -34,7 +34,7 @@ export async function enqueueing(stage: Stage): Promise<void> {
     tags: ['a', 'b'],
     metadata: { customer: '7' },
     headers: { 'x-secret': 'open sesame' },
-    onFinish: { endpoint: 'told', states: ['succeeded', 'cancelled'] },
+    onFinish: { endpoint: 'notified', states: ['succeeded', 'cancelled'] },
     scheduleName: 'nightly',
     trace: {
       traceparent: '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01',
@@ -45,8 +45,8 @@ export async function enqueueing(stage: Stage): Promise<void> {
     dedupe: { key: 'report', mode: 'keep' },
     ...keyed('full'),
   }
-  await stage.enqueue(stage.job('full', 'telling', full))
-  await stage.enqueue(stage.job('inherits', 'telling'))
+  await stage.enqueue(stage.job('full', 'notifying', full))
+  await stage.enqueue(stage.job('inherits', 'notifying'))
   await stage.enqueue(stage.job('inherits-nowhere', 'silent'))
   await stage.enqueue(
     stage.job('asks-nowhere', 'silent', { onFinish: { endpoint: 'nope', states: [] } }),
@@ -71,8 +71,8 @@ export async function enqueueing(stage: Stage): Promise<void> {
   await stage.enqueue(
     stage.job('unknown', 'nowhere'),
     stage.job('unknown-keyed', 'nowhere', keyed('order')),
-    stage.job('asks-nobody', 'plain', { onFinish: { endpoint: 'nowhere', states: ['dead'] } }),
-    stage.job('asks-nobody-known', 'plain', {
+    stage.job('unknown-notified', 'plain', { onFinish: { endpoint: 'nowhere', states: ['dead'] } }),
+    stage.job('unknown-notified-known', 'plain', {
       onFinish: { endpoint: 'nowhere', states: ['dead'] },
       ...keyed('order'),
     }),
@@ -83,17 +83,17 @@ export async function enqueueing(stage: Stage): Promise<void> {
     }),
   )
   await stage.step('tell that the endpoint is gone', () =>
-    report(store, 'telling', { goneAtVersion: 1 }),
+    report(store, 'notifying', { goneAtVersion: 1 }),
   )
   await stage.enqueue(
-    stage.job('disabled', 'telling'),
-    stage.job('disabled-keyed', 'telling', keyed('full')),
-    stage.job('disabled-notice', 'telling', { originKey: 'finish:x:1:1' }),
+    stage.job('disabled', 'notifying'),
+    stage.job('disabled-keyed', 'notifying', keyed('full')),
+    stage.job('disabled-notice', 'notifying', { originKey: 'finish:x:1:1' }),
   )
   await stage.step('delete', () => store.deleteEndpoint('silent', { force: true, ifVersion: null }))
   await stage.enqueue(
     stage.job('being-deleted', 'silent'),
-    stage.job('told-to-deleted', 'plain', { onFinish: { endpoint: 'silent', states: ['dead'] } }),
+    stage.job('notifies-deleted', 'plain', { onFinish: { endpoint: 'silent', states: ['dead'] } }),
   )
   const first = stage.job('first', 'plain', keyed('first'))
   await stage.enqueue(
@@ -103,16 +103,16 @@ export async function enqueueing(stage: Stage): Promise<void> {
   )
   await stage.step('list', () => store.listJobs({ endpoint: 'plain', limit: 5 }))
   await stage.step('list by tag', () => store.listJobs({ tag: 'a', limit: 5 }))
-  await stage.step('count', () => store.countJobs(['plain', 'telling', 'nowhere']))
-  await stage.step('stats', () => store.statsOf(['plain', 'telling', 'nowhere']))
+  await stage.step('count', () => store.countJobs(['plain', 'notifying', 'nowhere']))
+  await stage.step('stats', () => store.statsOf(['plain', 'notifying', 'nowhere']))
 }
 
 const deduped = (mode: 'keep' | 'replace' | 'reject', key = 'report') => ({ dedupe: { key, mode } })
 
 export async function deduplicating(stage: Stage): Promise<void> {
   const { store } = stage
-  await stage.endpoint('told')
-  await stage.endpoint('work', { onFinish: { endpoint: 'told', states: ['cancelled'] } })
+  await stage.endpoint('notified')
+  await stage.endpoint('work', { onFinish: { endpoint: 'notified', states: ['cancelled'] } })
   const rich = { tags: ['x'], metadata: { a: '1' }, headers: { 'x-a': '1' }, priority: 8 }
   await stage.enqueue(stage.job('holder', 'work', { ...deduped('keep'), ...rich }))
   await stage.enqueue(stage.job('kept', 'work', { ...deduped('keep'), ...keyed('kept') }))
@@ -155,7 +155,7 @@ export async function deduplicating(stage: Stage): Promise<void> {
   for (const [name, end] of SUPERSEDED) {
     await stage.enqueue(stage.job(`old-${name}`, 'work', deduped('keep', name)))
     const lapses = name === 'lapses' || name === 'overdue'
-    const claimed = lapses ? await stage.claimAndLapse('work') : await stage.claimOne('work')
+    const claimed = lapses ? await stage.claimAndExpire('work') : await stage.claimOne('work')
     if (name === 'overdue') {
       await stage.step('await', () => store.settle([acceptance(claimed, claimed.claimedAt)]))
     }

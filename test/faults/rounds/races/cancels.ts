@@ -91,11 +91,11 @@ async function check(
   { job, answer, endedAtMs, retry }: Cancelled,
 ): Promise<void> {
   const state = (await fixture.client.look(job.id))?.body.state
-  const told = `${job.id}: a cancel was answered by ${answer?.status}`
+  const summary = `${job.id}: a cancel got ${answer?.status}`
   if (retry !== null) {
     fixture.hit(RETRIED)
     if (retry.status !== 200 || state !== 'succeeded') {
-      fixture.complain(`${told}, its retry by ${retry.status}; it is ${state}`)
+      fixture.complain(`${summary}, its retry by ${retry.status}; it is ${state}`)
     }
     return
   }
@@ -103,7 +103,7 @@ async function check(
     const { attemptCount } = answer.body
     fixture.hit(attemptCount === 0 ? WHILE_QUEUED : WHILE_RUNNING)
     if (answer.body.state !== 'cancelled' || state !== 'cancelled') {
-      fixture.complain(`${told} as ${answer.body.state}; it is ${state}`)
+      fixture.complain(`${summary} as ${answer.body.state}; it is ${state}`)
     }
     const isAnswered = fixture.receiver.deliveries.some(
       ({ jobId, answeredAtMs }) =>
@@ -113,9 +113,9 @@ async function check(
   } else if (answer?.status === 409) {
     fixture.hit(TOO_LATE)
     if (answer.body.code !== 'job_state_conflict' || state !== 'succeeded') {
-      fixture.complain(`${told} (${answer.body.code}); it is ${state}`)
+      fixture.complain(`${summary} (${answer.body.code}); it is ${state}`)
     }
   } else {
-    fixture.complain(told)
+    fixture.complain(summary)
   }
 }

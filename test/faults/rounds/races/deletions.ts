@@ -47,8 +47,8 @@ export async function raceDeletion({ fixture }: Stage, number: number): Promise<
   const took = Math.round(nowMs() - deletedAtMs)
   fixture.measure('endpoint', 'from the answer to a deletion until it was gone, ms', took)
   return async () => {
-    judgeSends(fixture, name, deletedAtMs)
-    for (const job of jobs) await judgeJob(fixture, job)
+    checkSends(fixture, name, deletedAtMs)
+    for (const job of jobs) await checkJob(fixture, job)
   }
 }
 
@@ -74,7 +74,7 @@ async function enqueueUntilRefused(fixture: Fixture, endpoint: string): Promise<
  * Checks the sends: a job that was claimed before the deletion is sent within a second or not at
  * all, as after a cancel.
  */
-function judgeSends(fixture: Fixture, name: string, deletedAtMs: number): void {
+function checkSends(fixture: Fixture, name: string, deletedAtMs: number): void {
   for (const { jobId, beganAtMs } of deliveriesTo(fixture, name)) {
     const lateMs = Math.round(beganAtMs - deletedAtMs)
     fixture.measure('endpoint', 'latest start after the answer to a deletion, ms', lateMs)
@@ -83,7 +83,7 @@ function judgeSends(fixture: Fixture, name: string, deletedAtMs: number): void {
   }
 }
 
-async function judgeJob(fixture: Fixture, { id }: Accepted): Promise<void> {
+async function checkJob(fixture: Fixture, { id }: Accepted): Promise<void> {
   const job = (await fixture.client.look(id))?.body
   if (job?.state === 'succeeded') return
   const reason = job?.failure?.reason

@@ -73,11 +73,11 @@ type Race = Awaited<ReturnType<typeof race>>
 async function check(fixture: Fixture, { job, retried, deleted }: Race): Promise<void> {
   const found = await fixture.client.look(job.id)
   const state = found?.status === 404 ? 'gone' : found?.body.state
-  const told = `${job.id}: a retry was answered by ${retried}, a deletion by ${deleted}`
+  const summary = `${job.id}: a retry got ${retried}, a deletion by ${deleted}`
   const deliveryCount = fixture.receiver.deliveries.filter(
     ({ jobId, status }) => jobId === job.id && status === 200,
   ).length
-  const truth = `${told}; it is ${state}, delivered with success ${deliveryCount} times`
+  const truth = `${summary}; it is ${state}, delivered with success ${deliveryCount} times`
   if (retried === 200 && deleted === 409) {
     fixture.hit(RETRY_FIRST)
     if (state !== 'succeeded' || deliveryCount !== 1) fixture.complain(truth)

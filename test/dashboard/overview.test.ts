@@ -54,7 +54,7 @@ describe.skipIf(CHROMIUM === null)('the overview', () => {
     await page.getByRole('row', { name: /^good/ }).waitFor()
     for (const name of ['p50', 'p95']) {
       const title = await page.getByRole('columnheader', { name }).getAttribute('title')
-      expect(title).toMatch(/took no longer; .* only between which bounds/)
+      expect(title).toMatch(/took no longer; .* the value lies between these bounds/)
     }
     const bounds = ['10ms', '2s500ms', '5s']
     const of = (...durations: number[]) => ({

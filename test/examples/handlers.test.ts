@@ -50,7 +50,7 @@ describe.each(RUNTIMES)('the handler in $name', ({ name, runtime, line }) => {
     await posthorn.startWorker()
     between = await startReceiver(passOn)
     delivered = between.requests
-    secret = await run(`${register} >&2\necho "$POSTHORN_SECRET"`)
+    secret = await run(`{\n${register}\n} >&2\necho "$POSTHORN_SECRET"`)
     handler = await startProgram(line, { POSTHORN_SECRET: secret })
   }, SLOW_MS)
   afterAll(async () => {

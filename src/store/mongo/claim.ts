@@ -325,7 +325,7 @@ async function claimAdmitted(
   const byEndpoint = Map.groupBy(within, ({ endpoint }) => endpoint)
   const mayBeSent = await releaseAdmission(context, admission, byEndpoint, deadline).catch(
     (error) => {
-      // Another claim may have the admission by now, so the jobs claimed within it must not be sent.
+      // Another claim may have it by now, so the jobs claimed within it must not be sent.
       if (error instanceof StoreUnavailable) return false
       throw error
     },

@@ -10,7 +10,8 @@ declare module 'vitest' {
 }
 
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
-  const running = await startMongo()
+  // Each test file creates a database, and each of its indexes is a file that is synced to disk.
+  const running = await startMongo({ inMemory: true })
   project.provide('mongoUrl', running.url)
   project.provide('mongoEngine', running.engine)
   return running.stop

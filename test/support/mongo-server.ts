@@ -2,7 +2,7 @@
 // of faults kill it, and start it again on the same data.
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtemp, rm } from 'node:fs/promises'
+import { mkdtemp, rm, statfs } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { homedir, tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -23,7 +23,14 @@ export interface MongoServerOptions {
   standalone?: boolean
   /** The server requires authentication, and has no users yet. */
   auth?: boolean
+  /** The data is in memory if the machine has a file system there with enough room. */
+  inMemory?: boolean
 }
+
+/** A file system in memory, on Linux. */
+const MEMORY = '/dev/shm'
+/** A run of all tests takes half of it. */
+const LEAST_MEMORY_BYTES = 2 * 2 ** 30
 
 /** How to run one of the servers. */
 export interface MongoProgram {
@@ -50,8 +57,10 @@ export interface MongoServer {
 /** Starts the program on a free port and an empty folder. */
 export async function startMongoServer(
   prepare: (dataDir: string) => Promise<MongoProgram>,
+  { inMemory = false }: MongoServerOptions = {},
 ): Promise<MongoServer> {
-  const dataDir = await mkdtemp(join(tmpdir(), 'posthorn-mongo-'))
+  const parent = inMemory && (await hasMemory()) ? MEMORY : tmpdir()
+  const dataDir = await mkdtemp(join(parent, 'posthorn-mongo-'))
   const program = await prepare(dataDir)
   const start = (port: number) => spawnServer(program, dataDir, port)
   let { child, port } = await startOnFreePort(start)
@@ -75,6 +84,16 @@ export async function startMongoServer(
     throw error
   }
   return server
+}
+
+async function hasMemory(): Promise<boolean> {
+  try {
+    const { bavail, bsize } = await statfs(MEMORY)
+    return bavail * bsize >= LEAST_MEMORY_BYTES
+  } catch {
+    // The machine has no such file system.
+    return false
+  }
 }
 
 /** The folder of a program that the tests install. Later runs use it again. */

@@ -34,9 +34,9 @@ const DOWNLOAD_HOST = 'https://fastdl.mongodb.org'
 const REACH_DEADLINE_MS = 3_000
 
 /** Starts the first available engine, and prints on stderr which one it is. */
-export async function startMongo(): Promise<RunningMongo> {
+export async function startMongo(options: MongoServerOptions = {}): Promise<RunningMongo> {
   const given = process.env.MONGODB_URL
-  if (!given) return startOwnMongo({})
+  if (!given) return startOwnMongo(options)
   say('the one that MONGODB_URL names')
   return { url: given, engine: 'given', crashes: null, stop: async () => {} }
 }

@@ -77,7 +77,7 @@ function startMember(
       query: options.standalone ? '' : `?replicaSet=${SET}`,
       ready,
     }
-  })
+  }, options)
 }
 
 /** The path of the mongod of the wheel; null: the wheel is not installed. */

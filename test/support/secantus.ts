@@ -15,9 +15,9 @@ const CRATE_VERSION = '0.5.3-beta.196'
 export async function startSecantus(options: MongoServerOptions = {}): Promise<MongoServer> {
   const binary = await secantusBinary()
   const own = [options.standalone ? ['--standalone'] : [], options.auth ? ['--auth'] : []].flat()
-  return startMongoServer(async () => ({
+  const program = {
     binary,
-    flags: (dataDir, port) => [
+    flags: (dataDir: string, port: number) => [
       ...['--port', `${port}`, '--storage-path', dataDir, ...own],
       // Without --sync-on-commit an acknowledged write is lost when the process is killed.
       ...['--sync-on-commit', '--log-level', 'ERROR'],
@@ -26,7 +26,8 @@ export async function startSecantus(options: MongoServerOptions = {}): Promise<M
     ],
     listens: 'listening on',
     query: options.standalone ? '' : '?replicaSet=secantus',
-  }))
+  }
+  return startMongoServer(async () => program, options)
 }
 
 /**

@@ -228,9 +228,16 @@ function registerRoutes(
 
 /** If a proxy serves this API below a path, only PUBLIC_URL contains that path. */
 function locateBelow(app: FastifyInstance, publicUrl: () => string | null): void {
+  // To parse a URL for each response would cost more than the other hooks together.
+  let known: { url: string | null; path: string } = { url: null, path: '' }
+  const path = () => {
+    const url = publicUrl()
+    if (url !== known.url) known = { url, path: pathOf(url) }
+    return known.path
+  }
   app.addHook('onSend', (_request, reply, _payload, done) => {
     const location = reply.statusCode < 300 ? reply.getHeader('location') : undefined
-    if (typeof location === 'string') reply.header('location', pathOf(publicUrl()) + location)
+    if (typeof location === 'string') reply.header('location', path() + location)
     done()
   })
 }

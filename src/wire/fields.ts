@@ -229,8 +229,17 @@ export const onFinishResponse = z
   .object({ endpoint: z.string(), states: z.array(z.enum(JOB_STATES)) })
   .nullable()
 
+// The instants of a new job are the same, and to format one costs as much as a small header.
+let lastInstant = Number.NaN
+let lastText = ''
+
 export function instantText(instant: number | null): string | null {
-  return instant === null ? null : new Date(instant).toISOString()
+  if (instant === null) return null
+  if (instant !== lastInstant) {
+    lastText = new Date(instant).toISOString()
+    lastInstant = instant
+  }
+  return lastText
 }
 
 /** Header values are shown by their last characters, and short ones not at all. */

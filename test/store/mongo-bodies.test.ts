@@ -1,6 +1,6 @@
 // Large payloads and results in the MongoDB store: they are stored apart from their jobs, before
 // them, and deleted after them.
-import { type CommandStartedEvent, type Db, MongoClient } from 'mongodb'
+import { type CommandStartedEvent, type Db, type Document, Long, MongoClient } from 'mongodb'
 import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test } from 'vitest'
 import type { ClaimedJob, NewJob } from '../../src/job/job.ts'
 import { COLLECTIONS } from '../../src/store/collection-names.ts'
@@ -19,6 +19,7 @@ import {
   success,
   sweep,
 } from '../contract/fixtures.ts'
+import { startRewritingProxy } from '../support/rewriting-proxy.ts'
 import { useStore } from '../support/stores.ts'
 
 const SMALL = 8_192
@@ -136,6 +137,32 @@ describe('no body is left over', () => {
   })
 })
 
+test('a read that an election made older deletes no result that was stored', async () => {
+  const proxy = await startRewritingProxy(place.url, {
+    find: (reply, { projection, readConcern }) => {
+      // Only settle reads this back, by a majority: these are the jobs as they were before.
+      const isReadBack =
+        'attempts.writeId' in (projection ?? {}) && readConcern?.level === 'majority'
+      const jobsThen = (job: Document) => (isReadBack ? { ...job, attempts: [] } : job)
+      const firstBatch = reply.cursor.firstBatch.map(jobsThen)
+      // The proxy reads a long as a number, but the driver expects a long.
+      return { ...reply, cursor: { ...reply.cursor, id: Long.ZERO, firstBatch } }
+    },
+  })
+  onTestFinished(() => proxy.stop())
+  const { store: own } = await openWatched(proxy.url(db.databaseName))
+  await enqueueMany(store, endpoint, 2)
+  const [claimed, lost] = await claimFrom(store, endpoint, 2)
+  if (claimed === undefined || lost === undefined) throw new Error('two jobs were due')
+  const results = await own.settle([
+    withResult(claimed, LARGE),
+    withResult({ ...lost, fence: lost.fence + 1 }, LARGE),
+  ])
+  expect(results).toEqual(['lease_lost', 'lease_lost'])
+  expect((await store.getJob(claimed.jobId))?.result).toBe(bytes(LARGE).toString())
+  expect(await bodyCount()).toBe(1)
+})
+
 test('an edit gives a claim the payload of the version that it claims, old or new', async () => {
   const rounds = 20
   for (let round = 0; round < rounds; round++) {
@@ -226,8 +253,8 @@ test('a payload is stored before its job, and deleted after it', async () => {
 })
 
 /** Opens another store and records its inserts, its deletes and the bodies that it reads. */
-async function openWatched() {
-  const connection = await openDatabase(place.url)
+async function openWatched(url = place.url) {
+  const connection = await openDatabase(url)
   const sent: string[] = []
   connection.client.on('commandStarted', ({ commandName, command }: CommandStartedEvent) => {
     const collection = command[commandName]

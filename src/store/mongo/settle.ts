@@ -6,7 +6,7 @@ import type { Lease, Outcome } from '../../job/job.ts'
 import type { EventName } from '../../job/lifecycle.ts'
 import { eventIfSuperseded, isRepeat } from '../../job/settlement.ts'
 import type { Settlement, SettleOptions, SettleResult } from '../store.ts'
-import { deleteBodies, storeBodies } from './bodies.ts'
+import { deleteUnnamedBodies, storeBodies } from './bodies.ts'
 import { type Deadline, type MongoContext, nowOf, run, startDeadline } from './connection.ts'
 import { tryFinishEffects } from './finish-effects.ts'
 import { guardOf } from './guards.ts'
@@ -93,7 +93,7 @@ export async function writeSettlements(
   }
   const results = writes.map((write) => resultOf(write, seen.get(write.jobId), writeId))
   const unused = writes.flatMap(({ body }, i) => (results[i] === 'applied' ? [] : (body ?? [])))
-  await deleteBodies(context, unused, deadline)
+  await deleteUnnamedBodies(context, unused, deadline)
   const withdrawn = superseded.map(({ jobId }) => jobId)
   const finished = [...finishing, ...withdrawn].filter((id) => {
     const job = seen.get(id)

@@ -4,7 +4,7 @@ import { migrateStore } from '../../src/store/open-store.ts'
 import { action } from '../command.ts'
 import { loadEnvFile } from '../env-file.ts'
 import { EXIT } from '../exit.ts'
-import { printLine } from '../output.ts'
+import { printError, printLine } from '../output.ts'
 
 export const command = action({
   summary: 'Bring the store to the schema and indexes of this version',
@@ -17,7 +17,7 @@ uses: run it once all processes have the new version.`,
   examples: ['STORE_URL=sqlite:./data/posthorn.db posthorn migrate'],
   async run() {
     loadEnvFile()
-    const { from, to, ...indexes } = await migrateStore(readConfig(process.env).STORE_URL)
+    const { from, to, faults, ...indexes } = await migrateStore(readConfig(process.env).STORE_URL)
     printLine(
       from === to
         ? `The store has schema ${to}, that of this version.`
@@ -26,6 +26,7 @@ uses: run it once all processes have the new version.`,
     for (const name of indexes.createdIndexes) printLine(`Index created: ${name}`)
     for (const name of indexes.changedIndexes) printLine(`Index changed: ${name}`)
     for (const name of indexes.droppedIndexes) printLine(`Index dropped: ${name}`)
-    return EXIT.done
+    for (const fault of faults) printError(fault)
+    return faults.length === 0 ? EXIT.done : EXIT.failed
   },
 })

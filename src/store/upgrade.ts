@@ -24,6 +24,8 @@ export interface Migrated {
   createdIndexes: string[]
   changedIndexes: string[]
   droppedIndexes: string[]
+  /** Sentences about indexes that the user must repair. */
+  faults: string[]
 }
 
 /** A worker that starts together with the API waits this long for it to create or upgrade. */

@@ -2,7 +2,17 @@
 // are made up for this test, and the database is as an earlier version left it.
 import { randomBytes } from 'node:crypto'
 import { type Db, MongoClient } from 'mongodb'
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, it } from 'vitest'
+import {
+  afterAll,
+  afterEach,
+  beforeAll,
+  beforeEach,
+  describe,
+  expect,
+  inject,
+  it,
+  onTestFinished,
+} from 'vitest'
 import { COLLECTIONS } from '../../src/store/collection-names.ts'
 import { startError } from '../../src/store/mongo/errors.ts'
 import {
@@ -15,6 +25,7 @@ import {
 import { openMongoStore } from '../../src/store/mongo/store.ts'
 import type { StoreSettings } from '../../src/store/store.ts'
 import { StoreUnusable } from '../../src/store/store-errors.ts'
+import { openShell } from '../cli/command-line.ts'
 import { addEndpoint, enqueueOne, jobOf } from '../contract/fixtures.ts'
 import { databaseUrl } from '../support/mongo.ts'
 import { runPosthorn } from '../support/process.ts'
@@ -176,6 +187,7 @@ describe('indexes', () => {
       ...{ from: NUMBER, to: NUMBER, createdIndexes: [] },
       changedIndexes: [`${COLLECTIONS.workers}.seen`],
       droppedIndexes: [`${COLLECTIONS.endpoints}.deleting`],
+      faults: [],
     })
     expect([...(await indexesOf(COLLECTIONS.endpoints)).keys()]).not.toContain('deleting')
     const seen = (await indexesOf(COLLECTIONS.workers)).get('seen')
@@ -193,6 +205,43 @@ describe('indexes', () => {
     expect(dropped.map(({ index }) => index)).toEqual(['seen', 'deleting'])
     const seen = (await indexesOf(COLLECTIONS.workers)).get('seen')
     expect(seen).toMatchObject({ expireAfterSeconds: 60 })
+  })
+
+  it('that another command has dropped meanwhile do not fail the command', async () => {
+    await createStore()
+    const gone = { ok: 0, code: 27, codeName: 'IndexNotFound', errmsg: 'index not found' }
+    const proxy = await startRewritingProxy(inject('mongoUrl'), { dropIndexes: () => gone })
+    const { droppedIndexes } = await migrateDatabase(proxy.url(db.databaseName), changed)
+    await proxy.stop()
+    expect(droppedIndexes).toEqual([`${COLLECTIONS.endpoints}.deleting`])
+    const { droppedIndexes: again } = await migrateDatabase(url, changed)
+    expect(again).toEqual([])
+  })
+
+  it('that no longer keep keys unique end a start, and the command names what to do', async () => {
+    await createStore()
+    const jobs = db.collection(COLLECTIONS.jobs)
+    await jobs.dropIndex('keys')
+    await jobs.createIndex({ endpoint: 1, 'keys.key': 1 }, { name: 'keys' })
+    const text =
+      'posthorn_jobs.keys has another definition, so that keys may not be unique. Drop the index, ' +
+      'and run posthorn migrate to create it again.'
+    for (const upgrades of ['online', 'none'] as const) {
+      await expect(open(DEFINITIONS, upgrades)).rejects.toThrow(`The index ${text}`)
+    }
+    expect((await migrateDatabase(url)).faults).toEqual([text])
+    const shell = openShell({ STORE_URL: url })
+    onTestFinished(() => shell.close())
+    const { code, stderr } = await shell.run(['migrate'])
+    expect(code).toBe(1)
+    expect(stderr).toContain(text)
+
+    await jobs.dropIndex('keys')
+    expect(await migrateDatabase(url)).toMatchObject({
+      createdIndexes: ['posthorn_jobs.keys'],
+      faults: [],
+    })
+    await open(DEFINITIONS)
   })
 
   it('of somebody else with the name of a retired one are kept', async () => {

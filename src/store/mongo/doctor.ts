@@ -19,7 +19,7 @@ import { useEveryVerb } from '../every-verb.ts'
 import type { Store } from '../store.ts'
 import { type Connection, open, run, startDeadline } from './connection.ts'
 import { startError } from './errors.ts'
-import type { IndexDifference } from './indexes.ts'
+import { differenceText, type IndexDifference, REPAIR_BY_HAND } from './indexes.ts'
 import { type CommandExplainer, explainCommands } from './plan.ts'
 import { differencesOf, MIGRATIONS, openDatabase, readRecord } from './schema.ts'
 import { storeOn } from './store.ts'
@@ -302,25 +302,14 @@ async function checkSchema({ client, db }: Facts): Promise<Check[]> {
 
 const INDEX_ADVICE: Record<IndexDifference['kind'], string> = {
   missing: 'Start the API or run posthorn migrate: both create missing indexes.',
-  different: 'Drop the index, and run posthorn migrate to create it again.',
+  ...REPAIR_BY_HAND,
   ttl: 'Run posthorn migrate.',
-  hidden: 'Unhide the index: db.runCommand({collMod: …, index: {name: …, hidden: false}}).',
   retired: 'Run posthorn migrate when all processes have the new version.',
-}
-
-const INDEX_TEXT: Record<IndexDifference['kind'], string> = {
-  missing: 'is missing',
-  different: 'has another definition',
-  ttl: 'has another time to live',
-  hidden: 'is hidden from the query planner',
-  retired: 'belongs to an earlier version',
 }
 
 export function checkIndexes(differences: IndexDifference[]): Check {
   if (differences.length === 0) return ok('indexes', 'Every index is as this version defines it.')
-  const texts = differences.map(
-    ({ collection, name, kind }) => `${collection}.${name} ${INDEX_TEXT[kind]}`,
-  )
+  const texts = differences.map(differenceText)
   const advice = [...new Set(differences.map(({ kind }) => INDEX_ADVICE[kind]))].join(' ')
   const isHarmless = differences.every(({ kind }) => kind === 'retired' || kind === 'ttl')
   const found = `${texts.join('; ')}.`

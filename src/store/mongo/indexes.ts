@@ -21,14 +21,52 @@ export interface IndexDifference {
   collection: string
   name: string
   /**
-   * `ttl`: only its expireAfterSeconds differs. `hidden`: the planner does not use it. `retired`: an
-   * earlier version created it, and this one does not use it.
+   * `not_unique`: its definition differs from that of a unique index, which another one cannot
+   * replace. `ttl`: only its expireAfterSeconds differs. `hidden`: the planner does not use it.
+   * `retired`: an earlier version created it, and this one does not use it.
    */
-  kind: 'missing' | 'different' | 'ttl' | 'hidden' | 'retired'
+  kind: 'missing' | 'not_unique' | 'different' | 'ttl' | 'hidden' | 'retired'
   definition: IndexDefinition
 }
 
+/** Follows the name of the index. */
+const DIFFERENCE_TEXT: Record<IndexDifference['kind'], string> = {
+  missing: 'is missing',
+  not_unique: 'has another definition, so that keys may not be unique',
+  different: 'has another definition',
+  ttl: 'has another time to live',
+  hidden: 'is hidden from the query planner',
+  retired: 'belongs to an earlier version',
+}
+
+/** `migrateDatabase` repairs the others. */
+export const REPAIR_BY_HAND = {
+  not_unique: 'Drop the index, and run posthorn migrate to create it again.',
+  different: 'Drop the index, and run posthorn migrate to create it again.',
+  hidden: 'Unhide the index: db.runCommand({collMod: …, index: {name: …, hidden: false}}).',
+} as const satisfies Partial<Record<IndexDifference['kind'], string>>
+
+/** @throws StoreUnusable if two jobs could get one idempotency key, one tick or one dedupe key */
+export function missingAmong(differences: IndexDifference[]): IndexDifference[] {
+  const broken = differences.find(({ kind }) => kind === 'not_unique')
+  if (broken === undefined) return differences.filter(({ kind }) => kind === 'missing')
+  throw new StoreUnusable(`The index ${differenceText(broken)}. ${REPAIR_BY_HAND.not_unique}`)
+}
+
+/** A sentence for each difference that `migrateDatabase` leaves. */
+export function repairsByHand(differences: IndexDifference[]): string[] {
+  const advice: Partial<Record<IndexDifference['kind'], string>> = REPAIR_BY_HAND
+  return differences.flatMap((one) =>
+    one.kind in advice ? [`${differenceText(one)}. ${advice[one.kind]}`] : [],
+  )
+}
+
+export function differenceText({ collection, name, kind }: IndexDifference): string {
+  return `${collection}.${name} ${DIFFERENCE_TEXT[kind]}`
+}
+
 const UNAUTHORIZED = 13
+const INDEX_NOT_FOUND = 27
 
 /** @param retired definitions that earlier versions created */
 export async function compareIndexes(
@@ -89,8 +127,17 @@ export async function changeTtl(
     await db.command({ collMod: collection, index: { name, expireAfterSeconds } })
   } catch (error) {
     if (!(error instanceof MongoServerError) || error.code !== UNAUTHORIZED) throw error
-    await db.collection(collection).dropIndex(name)
+    await dropIndex(db, collection, name)
     await db.collection(collection).createIndex(key as IndexSpecification, { name, ...options })
+  }
+}
+
+/** Does nothing if another process has dropped the index meanwhile. */
+export async function dropIndex(db: Db, collection: string, name: string): Promise<void> {
+  try {
+    await db.collection(collection).dropIndex(name)
+  } catch (error) {
+    if (!(error instanceof MongoServerError) || error.code !== INDEX_NOT_FOUND) throw error
   }
 }
 
@@ -105,7 +152,7 @@ function differenceOf(
     text(index.partialFilterExpression) === text(options.partialFilterExpression) &&
     OTHER_OPTIONS.every((option) => index[option] === undefined || index[option] === false) &&
     (index.expireAfterSeconds === undefined) === (options.expireAfterSeconds === undefined)
-  if (!isSame) return 'different'
+  if (!isSame) return options.unique === true ? 'not_unique' : 'different'
   if (index.expireAfterSeconds !== options.expireAfterSeconds) return 'ttl'
   return index.hidden === true ? 'hidden' : null
 }

@@ -34,9 +34,12 @@ import {
   changeTtl,
   compareIndexes,
   createMissing,
+  dropIndex,
   type IndexDefinition,
   type IndexDifference,
   type Indexes,
+  missingAmong,
+  repairsByHand,
 } from './indexes.ts'
 
 /** An index on a collection of many millions takes minutes, once. */
@@ -288,10 +291,8 @@ export async function openDatabase(
       await markUnlessUsed(connection, definitions)
     }
     await takeSteps(url, connection, upgrades, definitions)
-    const differences = await differencesOf(connection, definitions)
-    if (differences.some(({ kind }) => kind === 'missing')) {
-      await withPatience(url, (db) => createMissing(db, differences))
-    }
+    const missing = missingAmong(await differencesOf(connection, definitions))
+    if (missing.length > 0) await withPatience(url, (db) => createMissing(db, missing))
     return connection
   } catch (error) {
     await connection.client.close()
@@ -316,15 +317,14 @@ export async function migrateDatabase(url: string, definitions = DEFINITIONS): P
       await createMissing(db, differences)
       for (const difference of ofKind('ttl')) await changeTtl(db, difference)
       // This comes last: by now each retired index has its successor.
-      for (const { collection, name } of ofKind('retired')) {
-        await db.collection(collection).dropIndex(name)
-      }
+      for (const { collection, name } of ofKind('retired')) await dropIndex(db, collection, name)
     })
     const shown = (kind: IndexDifference['kind']) =>
       ofKind(kind).map(({ collection, name }) => `${collection}.${name}`)
     return {
       ...{ from: record.schema, to, createdIndexes: shown('missing') },
       ...{ changedIndexes: shown('ttl'), droppedIndexes: shown('retired') },
+      faults: repairsByHand(differences),
     }
   } finally {
     await connection.client.close()
@@ -368,10 +368,8 @@ export function watchDatabaseInPlace(
     note(`${names.jobs} was dropped or replaced: it lacks the indexes ${missing.join(', ')}`)
   }
 
-  const timer = setInterval(() => {
-    // A server that does not respond fails every other command, too.
-    check(startDeadline(), false).catch(() => {})
-  }, CHECK_EVERY_MS)
+  // A server that does not respond fails every other command, too.
+  const timer = setInterval(() => check(startDeadline(), false).catch(() => {}), CHECK_EVERY_MS)
   timer.unref()
 
   return {

@@ -214,7 +214,7 @@ export async function migrateFile(path: string): Promise<Migrated> {
     })
     return {
       ...{ from, to: readVersion(db) },
-      ...{ createdIndexes: [], changedIndexes: [], droppedIndexes: [] },
+      ...{ createdIndexes: [], changedIndexes: [], droppedIndexes: [], faults: [] },
     }
   } catch (error) {
     throw asUnusable(path, error)

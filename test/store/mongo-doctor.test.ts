@@ -1,6 +1,8 @@
 // `posthorn doctor store` on MongoDB: each check is made to fail once. Afterwards nothing that the
 // doctor created is left, whatever its result was.
 import { randomBytes } from 'node:crypto'
+import { readFile } from 'node:fs/promises'
+import { fileURLToPath } from 'node:url'
 import { type Db, type Document, MongoClient } from 'mongodb'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, it } from 'vitest'
 import { COLLECTIONS } from '../../src/store/collection-names.ts'
@@ -163,7 +165,7 @@ describe('what the server, its user and the database are', () => {
     expect(found('engine')).toBe('FerretDB (7.0.0): it is not supported.')
     expect(found('topology')).toBe('A replica set. Data members: 2, arbiters: 1.')
     expect(found('url')).toBe('Posthorn replaces these options of STORE_URL: w.')
-    expect(found('privileges')).toMatch(/^The user lacks update on posthorn_jobs, .* more\.$/)
+    expect(found('privileges')).toMatch(/^The user lacks update on the database, remove on /)
     expect(found('schema')).toMatch(/^The database has schema 99; this version of Posthorn uses/)
     expect(found('indexes')).toBe(
       'posthorn_jobs.claim is missing; posthorn_jobs.lease has another definition.',
@@ -172,7 +174,7 @@ describe('what the server, its user and the database are', () => {
     expect(found('clock')).toMatch(
       /^The clock of the server is (29|30)\d{4} ms behind that of this mach/,
     )
-    expect(found('write_concern')).toContain('not authorized')
+    expect(found('write_concern')).toMatch(/journal failed: MongoDB requires a user and a password/)
     const silent = report.checks.filter(({ advice }) => advice === null)
     expect(silent).toEqual([])
     expect(await scratch()).toEqual(['posthorn_doctor_0123456789ab_jobs'])
@@ -227,6 +229,15 @@ describe('what the server, its user and the database are', () => {
     expect((await compare()).verdict).toBe('ok')
   })
 
+  it('a pool that the change streams fill is a warning', async () => {
+    const proxy = await through({ hello: (reply) => ({ ...reply, isWritablePrimary: false }) })
+    const report = await examineStore(proxy.url(db.databaseName, '&maxPoolSize=2'), NEVER)
+    expect(check(report, 'url')).toMatchObject({
+      verdict: 'warning',
+      found: 'maxPoolSize=2 leaves few connections: each change stream keeps one.',
+    })
+  })
+
   it.each([
     ['Amazon DocumentDB', {}, 'mongodb://u:p@x.cluster-abc.eu-central-1.docdb.amazonaws.com/'],
     ['Azure Cosmos DB', { _t: 'BuildInfoResponse' }, null],
@@ -242,6 +253,43 @@ describe('what the server, its user and the database are', () => {
     const old = { ...MONGOD_BUILD, version: '4.4.29', versionArray: [4, 4, 29, 0] }
     expect((await engineOf('mongodb://db.example/', async () => old)).problem).toMatch(/older/)
   })
+
+  it('a member that is not the primary is refused, and asked for no write', LONG, async () => {
+    const proxy = await through({
+      hello: (reply) => ({ ...reply, isWritablePrimary: false, secondary: true }),
+    })
+    const report = await examineStore(proxy.url(db.databaseName), NEVER)
+    expect(check(report, 'topology')).toMatchObject({
+      verdict: 'failed',
+      advice: expect.stringMatching(/^Remove directConnection=true/),
+    })
+    expect(verdicts(report)).toMatchObject({ schema: 'ok', clock: 'ok' })
+    expect(verdicts(report)).not.toHaveProperty('write_concern')
+  })
+
+  it('a server that goes away meanwhile leaves the checks before in the report', LONG, async () => {
+    const proxy = await through({
+      listCollections: () => ({ ok: 0, code: 91, codeName: 'ShutdownInProgress', errmsg: 'bye' }),
+    })
+    const report = await examineStore(proxy.url(db.databaseName), NEVER)
+    expect(verdicts(report)).toMatchObject({ privileges: 'ok', schema: 'ok', connection: 'failed' })
+    expect(verdicts(report)).not.toHaveProperty('verbs')
+  })
+
+  it(
+    'a name that no database can have ends the doctor, and leaves no connection',
+    LONG,
+    async () => {
+      const shell = openShell({ STORE_URL: databaseUrl(inject('mongoUrl'), 'a.b') })
+      try {
+        const { code, stdout } = await shell.run(['doctor', 'store'])
+        expect(code).toBe(1)
+        expect(stdout).toMatch(/STORE_URL cannot be read .*'\.'/)
+      } finally {
+        await shell.close()
+      }
+    },
+  )
 
   it('a server that does not answer is one check that failed', async () => {
     const report = await examineStore(`mongodb://127.0.0.1:${await freePort()}/x`, NEVER)
@@ -262,9 +310,11 @@ describe('what the server, its user and the database are', () => {
       expect(check(report, 'topology')).toMatchObject({ verdict: 'failed' })
     })
 
-    it('a user who may only read is refused', LONG, async () => {
-      const server = await startOwnMongo({ auth: true })
-      servers.push(server)
+    /** Returns the URL of a user of this role. */
+    async function startWithUser(
+      server: RunningMongo,
+      role: { role: string; db: string } | { privileges: Document[] },
+    ): Promise<string> {
       const { host } = new URL(server.url)
       const urlOf = (user: string) => `mongodb://${user}:secret@${host}/shop?authSource=admin`
       const first = await new MongoClient(server.url).connect()
@@ -272,10 +322,70 @@ describe('what the server, its user and the database are', () => {
       await first.db('admin').command(root)
       await first.close()
       const admin = await new MongoClient(urlOf('root')).connect()
-      const reader = { createUser: 'app', pwd: 'secret', roles: [{ role: 'read', db: 'shop' }] }
-      await admin.db('admin').command(reader)
+      if ('privileges' in role) {
+        await admin.db('admin').command({ createRole: 'own', ...role, roles: [] })
+      }
+      const roles = ['privileges' in role ? 'own' : role]
+      await admin.db('admin').command({ createUser: 'app', pwd: 'secret', roles })
       await admin.close()
-      const report = await examineStore(urlOf('app'), NEVER)
+      return urlOf('app')
+    }
+
+    // The stand-in does not know roles of a user's own.
+    it.skipIf(isStandIn)('a role without rights does not hide what it lacks', LONG, async () => {
+      const server = await startOwnMongo({ auth: true })
+      servers.push(server)
+      const shop = { db: 'shop', collection: '' }
+      const url = await startWithUser(server, {
+        privileges: [{ resource: shop, actions: ['find', 'insert', 'listIndexes'] }],
+      })
+      const report = await examineStore(url, NEVER)
+      expect(verdicts(report)).toMatchObject({
+        ...{ engine: 'ok', privileges: 'failed', schema: 'ok', leftovers: 'failed', clock: 'ok' },
+        write_concern: 'failed',
+      })
+      expect(check(report, 'privileges')?.found).toBe(
+        'The user lacks update on the database, remove on the database, createCollection on the ' +
+          'database, createIndex on the database, dropIndex on the database, dropCollection on ' +
+          'the database, listCollections on the database.',
+      )
+      const anonymous = await examineStore(databaseUrl(server.url, 'shop'), NEVER)
+      expect(check(anonymous, 'privileges')).toMatchObject({
+        verdict: 'failed',
+        found: 'MongoDB requires a user and a password: add them to STORE_URL.',
+      })
+    })
+
+    it.skipIf(isStandIn)('the role that mongodb.md lists is enough', LONG, async () => {
+      const page = await readFile(fileURLToPath(new URL('../../docs/mongodb.md', import.meta.url)))
+      const [, listed = ''] = /needs these actions([^.]*)\.\s`changeStream`/s.exec(`${page}`) ?? []
+      const actions = [...listed.matchAll(/`(\w+)`/g)].map(([, action]) => action)
+      expect(actions).toContain('dropCollection')
+      const shop = { db: 'shop', collection: '' }
+      const server = await startOwnMongo({ auth: true })
+      servers.push(server)
+      const url = await startWithUser(server, { privileges: [{ resource: shop, actions }] })
+      const report = await examineStore(url, NEVER)
+      expect(verdicts(report)).toMatchObject({ privileges: 'ok', verbs: 'ok', plans: 'ok' })
+      await (await openMongoStore(url, SETTINGS)).close()
+
+      const few = actions.filter((action) => action !== 'changeStream')
+      const admin = await new MongoClient(url.replace('//app:', '//root:')).connect()
+      const privileges = [{ resource: shop, actions: few }]
+      await admin.db('admin').command({ updateRole: 'own', privileges })
+      await admin.close()
+      const poorer = await examineStore(url, NEVER)
+      expect(check(poorer, 'privileges')).toMatchObject({
+        verdict: 'warning',
+        found: expect.stringContaining('changeStream on posthorn_jobs'),
+      })
+    })
+
+    it('a user who may only read is refused', LONG, async () => {
+      const server = await startOwnMongo({ auth: true })
+      servers.push(server)
+      const url = await startWithUser(server, { role: 'read', db: 'shop' })
+      const report = await examineStore(url, NEVER)
       // The stand-in does not list the privileges of a user.
       const listed = server.engine === 'secantusd-rs' ? 'unknown' : 'failed'
       expect(check(report, 'privileges')?.verdict).toBe(listed)
@@ -329,7 +439,12 @@ describe('the verbs', () => {
     const report = await examineStore(proxy.url(db.databaseName), NEVER)
     expect(verdicts(report)).toMatchObject({ engine: 'unknown', plans: 'unknown', verbs: 'failed' })
     // This is the first method that needs the refused command.
-    expect(check(report, 'verbs')?.found).toMatch(/^\w+ failed: /)
+    expect(check(report, 'verbs')?.found).toMatch(/^edit failed: /)
+    expect(verdicts(report).latency).toMatch(/^(unknown|warning)$/)
+    for (const { calls, p95Ms } of report.latencies) {
+      expect(calls).toBeGreaterThan(0)
+      expect(p95Ms).toBeGreaterThanOrEqual(0)
+    }
     expect(proxy.commands.filter(({ explain }) => explain !== undefined)).toEqual([])
     expect(await scratch()).toEqual([])
   })

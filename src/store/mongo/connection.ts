@@ -130,6 +130,7 @@ export async function open(
   options: Pick<MongoClientOptions, 'retryWrites' | 'socketTimeoutMS' | 'wtimeoutMS'>,
 ): Promise<Connected> {
   let client: MongoClient
+  let db: Db
   try {
     client = new MongoClient(url, {
       appName: 'posthorn',
@@ -151,6 +152,7 @@ export async function open(
       monitorCommands: true,
       ...options,
     })
+    db = client.db(databaseName(url))
   } catch (error) {
     throw new UnreadableUrl('the driver cannot read the URL', { cause: error })
   }
@@ -160,7 +162,7 @@ export async function open(
     await client.close()
     throw error
   }
-  return { client, db: client.db(databaseName(url)) }
+  return { client, db }
 }
 
 /** The name in the path of the URL, which may list several hosts, so that URL cannot parse it. */

@@ -17,7 +17,7 @@ import {
 } from '../doctor-report.ts'
 import { useEveryVerb } from '../every-verb.ts'
 import type { Store } from '../store.ts'
-import { type Connection, open, run, startDeadline } from './connection.ts'
+import { type Connection, open, refusalOf, run, startDeadline } from './connection.ts'
 import { startError } from './errors.ts'
 import { differenceText, type IndexDifference, REPAIR_BY_HAND } from './indexes.ts'
 import { type CommandExplainer, explainCommands } from './plan.ts'
@@ -25,6 +25,8 @@ import { differencesOf, MIGRATIONS, openDatabase, readRecord } from './schema.ts
 import { storeOn } from './store.ts'
 
 const SCRATCH = 'posthorn_doctor_'
+/** Stands for any collection in `allows`. */
+const ANY = '*'
 const SCRATCH_NAME = /^posthorn_doctor_[0-9a-f]{12}_/
 const CLOCK_SAMPLES = 5
 /** Handlers refuse signatures that are 5 minutes off. */
@@ -34,9 +36,12 @@ const NOTABLE_CLOCK_OFFSET_MS = 2_000
 const SLOW_VERB_MS = 900
 /** Actions that the role readWrite includes (mongodb.com/docs/manual/reference/built-in-roles). */
 const ACTIONS = ['find', 'insert', 'update', 'remove', 'createCollection', 'createIndex'].concat([
-  ...['dropIndex', 'listIndexes', 'changeStream'],
+  ...['dropIndex', 'listIndexes'],
 ])
-const SCRATCH_ACTIONS = [...ACTIONS, 'dropCollection']
+/** Only on the whole database, because the names of the scratch collections are random. */
+const DATABASE_ACTIONS = [...ACTIONS, 'dropCollection', 'listCollections']
+/** Two change streams, and three connections that an idle process uses at the same time. */
+const LEAST_POOL_SIZE = 5
 /** Options that connection.ts sets, whatever the URL says. */
 const OVERRIDDEN = ['w', 'journal', 'wtimeoutMS', 'retryWrites', 'readPreference'].concat([
   ...['readConcernLevel', 'socketTimeoutMS', 'connectTimeoutMS', 'serverSelectionTimeoutMS'],
@@ -67,23 +72,7 @@ export async function examineMongoStore(url: string, signal: AbortSignal): Promi
   try {
     const hello = await ask(client, { hello: 1 })
     const engine = await engineOf(url, (command) => ask(client, command))
-    const facts: Facts = { client, db, url, hello, engine }
-    const checks = [
-      checkEngine(engine),
-      checkTopology(facts),
-      checkUrl(url),
-      await checkPrivileges(facts),
-      ...(await checkSchema(facts)),
-      await checkLeftovers(db),
-      await checkClock(client),
-    ]
-    const trial = await tryVerbs(facts, signal)
-    return {
-      engine: engine.name,
-      checks: [...checks, ...trial.checks],
-      plans: trial.plans,
-      latencies: trial.latencies,
-    }
+    return await examineServer({ client, db, url, hello, engine }, signal)
   } catch (error) {
     if (signal.aborted) throw signal.reason
     const checks = [notConnected(url, error)]
@@ -91,6 +80,33 @@ export async function examineMongoStore(url: string, signal: AbortSignal): Promi
   } finally {
     await client.close()
   }
+}
+
+/** A check that the server refuses has failed, and does not hide the others. */
+async function examineServer(facts: Facts, signal: AbortSignal): Promise<Report> {
+  const { client, db, url, engine } = facts
+  const checks = [checkEngine(engine), checkTopology(facts), checkUrl(url)]
+  const report = { engine: engine.name, checks, plans: [], latencies: [] }
+  const furtherChecks: [string, () => Promise<Check[]>][] = [
+    ['privileges', async () => [await checkPrivileges(facts)]],
+    ['schema', () => checkSchema(facts)],
+    ['leftovers', async () => [await checkLeftovers(db)]],
+    ['clock', async () => [await checkClock(client)]],
+  ]
+  for (const [name, further] of furtherChecks) {
+    signal.throwIfAborted()
+    try {
+      checks.push(...(await further()))
+    } catch (error) {
+      if (refusalOf((error as Error).cause ?? error) === null) {
+        return { ...report, checks: [...checks, notConnected(url, error)] }
+      }
+      checks.push(failed(name, sentenceOf(url, error), 'See the check of the privileges.'))
+    }
+  }
+  if (!isWritable(facts)) return report
+  const trial = await tryVerbs(facts, signal)
+  return { ...report, ...trial, checks: [...checks, ...trial.checks] }
 }
 
 function ask(client: MongoClient, command: Document): Promise<Document> {
@@ -211,6 +227,14 @@ function checkTopology({ hello, url }: Facts): Check {
       'Start it with --replSet and run rs.initiate() once: alone, it can lose acknowledged jobs.',
     )
   }
+  if (!isWritable({ hello })) {
+    // Without directConnection the driver asks the primary.
+    return failed(
+      name,
+      'The server is not the primary of its replica set, and directConnection=true uses no other.',
+      'Remove directConnection=true from STORE_URL, and name the set: replicaSet=…',
+    )
+  }
   const members = [...(hello.hosts ?? []), ...(hello.passives ?? [])].length
   const arbiters = (hello.arbiters ?? []).length
   const found = `A replica set. Data members: ${members}, arbiters: ${arbiters}.`
@@ -224,12 +248,25 @@ function checkTopology({ hello, url }: Facts): Check {
   )
 }
 
+function isWritable({ hello }: Pick<Facts, 'hello'>): boolean {
+  return hello.isWritablePrimary !== false
+}
+
 function checkUrl(url: string): Check {
   const query = url.slice(url.indexOf('?') + 1)
-  const names = url.includes('?') ? [...new URLSearchParams(query).keys()] : []
-  const ignored = OVERRIDDEN.filter((option) =>
-    names.some((name) => name.toLowerCase() === option.toLowerCase()),
-  )
+  const given = [...new URLSearchParams(url.includes('?') ? query : '')]
+  const givenFor = (option: string) =>
+    given.find(([name]) => name.toLowerCase() === option.toLowerCase())?.[1]
+  const ignored = OVERRIDDEN.filter((option) => givenFor(option) !== undefined)
+  const poolSize = Number(givenFor('maxPoolSize') ?? 0)
+  // 0: no limit.
+  if (poolSize > 0 && poolSize < LEAST_POOL_SIZE) {
+    return warning(
+      'url',
+      `maxPoolSize=${poolSize} leaves few connections: each change stream keeps one.`,
+      'Remove maxPoolSize, or set it to 20.',
+    )
+  }
   if (ignored.length === 0) return ok('url', 'STORE_URL has no option that Posthorn replaces.')
   return warning(
     'url',
@@ -242,32 +279,43 @@ async function checkPrivileges({ client, db }: Facts): Promise<Check> {
   const name = 'privileges'
   const { authInfo } = await ask(client, { connectionStatus: 1, showPrivileges: true })
   if ((authInfo?.authenticatedUsers ?? []).length === 0) {
+    // A server that requires a user refuses this.
+    await readRecord({ client, db, names: COLLECTIONS }, 'local')
     return ok(name, 'STORE_URL has no user: the server requires none.')
   }
   const privileges: Document[] = authInfo.authenticatedUserPrivileges ?? []
   if (privileges.length === 0) {
     return unknown(name, 'The server does not list the privileges of the user.')
   }
-  const lacking = (collection: string, actions: string[]) =>
-    actions
-      .filter(
-        (action) => !privileges.some((one) => allows(one, db.databaseName, collection, action)),
-      )
-      .map((action) => `${action} on ${collection}`)
-  const missing = [
-    ...Object.values(COLLECTIONS).flatMap((collection) => lacking(collection, ACTIONS)),
-    ...lacking(`${SCRATCH}*`, SCRATCH_ACTIONS),
-  ]
-  if (missing.length === 0) return ok(name, 'The user has every privilege that Posthorn needs.')
-  const more = missing.length > 5 ? ` and ${missing.length - 5} more` : ''
-  return failed(
-    name,
-    `The user lacks ${missing.slice(0, 5).join(', ')}${more}.`,
-    `Grant the role readWrite on the database ${db.databaseName}.`,
-  )
+  const lacks = (action: string, collection: string) =>
+    !privileges.some((one) => allows(one, db.databaseName, collection, action))
+  const ours = Object.values(COLLECTIONS)
+  const missing = DATABASE_ACTIONS.flatMap((action) => {
+    if (!lacks(action, ANY)) return []
+    const lacking = ours.filter((collection) => lacks(action, collection))
+    const isAll = lacking.length === ours.length || !ACTIONS.includes(action)
+    if (isAll) return [`${action} on the database`]
+    return [...lacking, `${SCRATCH}*`].map((collection) => `${action} on ${collection}`)
+  })
+  if (missing.length > 0) {
+    const more = missing.length > 10 ? ` and ${missing.length - 10} more` : ''
+    return failed(
+      name,
+      `The user lacks ${missing.slice(0, 10).join(', ')}${more}.`,
+      `Grant the role readWrite on the database ${db.databaseName}.`,
+    )
+  }
+  if (lacks('changeStream', COLLECTIONS.jobs)) {
+    return warning(
+      name,
+      `The user lacks changeStream on ${COLLECTIONS.jobs}: workers find new jobs by polling.`,
+      `Grant the role readWrite on the database ${db.databaseName}, or set CHANGE_STREAM=off.`,
+    )
+  }
+  return ok(name, 'The user has every privilege that Posthorn needs.')
 }
 
-/** @param collection one that ends in `*` stands for any name: only the whole database covers it */
+/** @param collection ANY: one whose name is not known; only the whole database covers it */
 function allows(
   { resource, actions }: Document,
   database: string,
@@ -361,33 +409,37 @@ async function tryVerbs(facts: Facts, signal: AbortSignal): Promise<Trial> {
   const { url, db, engine } = facts
   const prefix = `${SCRATCH}${randomBytes(6).toString('hex')}_`
   const watched = explainCommands(db, prefix, engine.isMongod)
-  const samples = new Map<string, number[]>()
+  const trial: Run = { prefix, signal, watched, samples: new Map(), failedVerb: null }
+  const { samples } = trial
   let outcome: Check
   try {
-    const write = await tryMajorityWrite(db, `${prefix}meta`)
+    const write = await tryMajorityWrite(facts, `${prefix}meta`)
     if (write !== null) return { checks: [write], plans: [], latencies: [] }
-    await runVerbs(facts, { prefix, signal, watched, samples })
+    await runVerbs(facts, trial)
     outcome = ok('verbs', `All ${samples.size} verbs of the store worked on scratch collections.`)
   } catch (error) {
     if (signal.aborted) throw signal.reason
-    const last = [...samples.keys()].at(-1)
-    const where = last === undefined ? 'The store could not be opened' : `${last} failed`
-    const found = `${where}: ${sentenceOf(url, error)}`
+    const { failedVerb } = trial
+    const where = samples.size === 0 && failedVerb === null ? 'The store could not be opened' : null
+    const what = failedVerb === null ? where : `${failedVerb} failed`
+    const found = [what, sentenceOf(url, error)].filter((text) => text !== null).join(': ')
     outcome = failed('verbs', found, 'See the other checks; if they pass, send this report.')
   } finally {
     await dropScratch(db, prefix)
   }
   const plans = watched.plans()
   const latencies = [...samples].map(([verb, times]) => latencyOf(verb, times))
-  return {
-    checks: [outcome, checkPlans(engine, plans), checkLatencies(latencies)],
-    plans,
-    latencies,
-  }
+  const isComplete = outcome.verdict === 'ok'
+  const checks = [
+    outcome,
+    checkPlans(engine, plans, isComplete),
+    checkLatencies(latencies, isComplete),
+  ]
+  return { checks, plans, latencies }
 }
 
 /** Returns null if a majority acknowledged the write with its journal. */
-async function tryMajorityWrite(db: Db, collection: string): Promise<Check | null> {
+async function tryMajorityWrite({ db, url }: Facts, collection: string): Promise<Check | null> {
   try {
     const document = { _id: 'doctor' as never }
     await run(startDeadline(), () => db.collection(collection).insertOne(document))
@@ -395,10 +447,9 @@ async function tryMajorityWrite(db: Db, collection: string): Promise<Check | nul
     await run(startDeadline(), () => db.collection(collection).drop())
     return null
   } catch (error) {
-    const { cause = error } = error as Error
     return failed(
       'write_concern',
-      `A majority did not acknowledge a write with its journal: ${(cause as Error).message}.`,
+      `A write that a majority acknowledges with its journal failed: ${sentenceOf(url, error)}`,
       'Check the privileges of the user, and that a majority of the data members is up.',
     )
   }
@@ -409,9 +460,12 @@ interface Run {
   signal: AbortSignal
   watched: CommandExplainer
   samples: Map<string, number[]>
+  /** The first one that failed. */
+  failedVerb: string | null
 }
 
-async function runVerbs({ url }: Facts, { prefix, signal, watched, samples }: Run): Promise<void> {
+async function runVerbs({ url }: Facts, trial: Run): Promise<void> {
+  const { prefix, signal, watched } = trial
   const connection = await openDatabase(url, 'online', { names: collectionNames(prefix) })
   connection.client.on('commandStarted', watched.note)
   const store = await storeOn(connection, {
@@ -420,7 +474,7 @@ async function runVerbs({ url }: Facts, { prefix, signal, watched, samples }: Ru
   })
   try {
     await useEveryVerb(
-      timed(store, samples, async () => {
+      timed(store, trial, async () => {
         await watched.explainNew()
         signal.throwIfAborted()
       }),
@@ -431,7 +485,7 @@ async function runVerbs({ url }: Facts, { prefix, signal, watched, samples }: Ru
 }
 
 /** The store, with the time of each verb noted, and `after` awaited behind each. */
-function timed(store: Store, samples: Map<string, number[]>, after: () => Promise<void>): Store {
+function timed(store: Store, trial: Run, after: () => Promise<void>): Store {
   return new Proxy(store, {
     get(target, name) {
       const value = Reflect.get(target, name)
@@ -440,12 +494,16 @@ function timed(store: Store, samples: Map<string, number[]>, after: () => Promis
         const startedAt = performance.now()
         const returned: unknown = value.apply(target, given)
         if (!(returned instanceof Promise)) return returned
-        const times = samples.get(String(name)) ?? []
-        samples.set(String(name), times)
-        return returned.then(async (result) => {
-          times.push(performance.now() - startedAt)
+        const verb = String(name)
+        const noted = async (result: unknown) => {
+          const times = trial.samples.get(verb) ?? []
+          trial.samples.set(verb, [...times, performance.now() - startedAt])
           await after()
           return result
+        }
+        return returned.then(noted, (error) => {
+          trial.failedVerb ??= verb
+          throw error
         })
       }
     },
@@ -463,13 +521,15 @@ async function dropScratch(db: Db, prefix: string): Promise<void> {
   }
 }
 
-function checkPlans({ isMongod, name }: Engine, plans: CommandPlan[]): Check {
+/** @param isComplete every verb was tried */
+function checkPlans({ isMongod, name }: Engine, plans: CommandPlan[], isComplete: boolean): Check {
   if (!isMongod) {
     const found = `The ${plans.length} kinds of commands were not explained, because ${name} does not identify itself as mongod.`
     return unknown('plans', found, 'Run the doctor on a mongod.')
   }
   const bad = plans.filter(({ findings }) => findings.length > 0)
   if (bad.length === 0) {
+    if (!isComplete) return unknown('plans', 'Not all commands were explained: a verb failed.')
     return ok(
       'plans',
       `The plans of all ${plans.length} kinds of commands read only what they need.`,
@@ -483,9 +543,12 @@ function checkPlans({ isMongod, name }: Engine, plans: CommandPlan[]): Check {
   )
 }
 
-function checkLatencies(latencies: VerbLatency[]): Check {
+function checkLatencies(latencies: VerbLatency[], isComplete: boolean): Check {
   const slow = latencies.filter(({ p95Ms }) => p95Ms > SLOW_VERB_MS)
   const worst = latencies.reduce((most, { p95Ms }) => Math.max(most, p95Ms), 0)
+  if (slow.length === 0 && !isComplete) {
+    return unknown('latency', 'Not all verbs were measured: one failed.')
+  }
   if (slow.length === 0) return ok('latency', `The slowest verb takes ${worst} ms (p95).`)
   return warning(
     'latency',

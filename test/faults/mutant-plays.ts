@@ -8,9 +8,10 @@ import type { Stage } from './mutant-patches.ts'
 import type { RunReport } from './run.ts'
 
 /**
- * The slowest round takes a minute, but a bug may make it wait for something that never happens.
+ * With a bug, the slowest round takes over three minutes, and it may wait for something that never
+ * happens.
  */
-const DEADLINE_MS = 300_000
+const DEADLINE_MS = 600_000
 /** How much of the output is kept: enough to find the cause. */
 const KEPT_OUTPUT_CHARACTERS = 4_000
 

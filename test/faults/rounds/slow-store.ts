@@ -33,7 +33,7 @@ interface Extent {
 const LONG: Extent = { backlog: 2_000, baselineMs: 8_000, stormMs: 30_000, drainMs: 100_000 }
 const SHORT: Record<Engine, Extent> = {
   sqlite: { backlog: 2_000, baselineMs: 1_000, stormMs: 4_000, drainMs: 10_000 },
-  // Each worker has its slots full of outcomes, and all of them together do not fit into a deadline.
+  // The outcomes of three workers with full slots do not fit into one deadline.
   mongo: { backlog: 600, baselineMs: 2_000, stormMs: 4_000, drainMs: 14_000 },
 }
 

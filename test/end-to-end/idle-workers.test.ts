@@ -1,7 +1,7 @@
 // The cost of idle workers for a MongoDB server, in commands.
 import { randomBytes } from 'node:crypto'
 import { pino } from 'pino'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { describe, expect, it, type TestContext } from 'vitest'
 import { readConfig } from '../../src/config.ts'
 import { openStore } from '../../src/store/open-store.ts'
 import type { Store } from '../../src/store/store.ts'
@@ -29,24 +29,20 @@ function passed(ms: number): Promise<void> {
   return until(() => performance.now() >= endsAtMs, 2 * ms)
 }
 
-describe('on mongo', { timeout: 120_000 }, () => {
-  let posthorn: Deployment
-  const workers: Worker[] = []
-  const stores: Store[] = []
+/** A place with an endpoint and nothing to do. */
+async function deployIdle({ onTestFinished }: TestContext): Promise<Deployment> {
+  const posthorn = deploy('mongo')
+  onTestFinished(() => posthorn.close())
+  const api = await posthorn.startApi()
+  await posthorn.endpoint('nothing-to-do', 'http://127.0.0.1:9/')
+  await api.stop()
+  return posthorn
+}
 
-  beforeAll(async () => {
-    posthorn = deploy('mongo')
-    const api = await posthorn.startApi()
-    await posthorn.endpoint('nothing-to-do', 'http://127.0.0.1:9/')
-    await api.stop()
-  })
-  afterAll(async () => {
-    await Promise.all(workers.map((worker) => worker.stop()))
-    await Promise.all(stores.map((store) => store.close()))
-    await posthorn.close()
-  })
-
-  it('a worker that does the upkeep too sends at most 4 commands a second', async () => {
+// Each test has a database of its own, so the two can count at the same time.
+describe.concurrent('on mongo', { timeout: 120_000 }, () => {
+  it('a worker that does the upkeep too sends at most 4 commands a second', async (context) => {
+    const posthorn = await deployIdle(context)
     const worker = await posthorn.startWorker({ WORKER_PORT: '0' })
     const { url } = await worker.logged('worker_port.listening')
     await worker.logged('upkeep.begun')
@@ -59,9 +55,16 @@ describe('on mongo', { timeout: 120_000 }, () => {
     await worker.stop()
   })
 
-  it('20 workers send at most 50 commands a second together', async () => {
+  it('20 workers send at most 50 commands a second together', async (context) => {
+    const posthorn = await deployIdle(context)
     const config = readConfig(posthorn.env)
     const log = pino({ level: 'silent' })
+    const workers: Worker[] = []
+    const stores: Store[] = []
+    context.onTestFinished(async () => {
+      await Promise.all(workers.map((worker) => worker.stop()))
+      await Promise.all(stores.map((store) => store.close()))
+    })
     for (let i = 0; i < 20; i++) {
       const store = await openStore(config.STORE_URL, {
         ...{ retentionMs: config.RETENTION, retentionDeadMs: config.RETENTION_DEAD },

@@ -10,6 +10,7 @@ import { type Receiver, startReceiver } from '../support/receiver.ts'
 const GRACE_MS = 1_000
 /** How much longer than SHUTDOWN_GRACE the worker may take. */
 const OVERRUN_MS = 4_000
+const LOCKED_WITHIN_MS = 5_000
 /** The time that a busy machine may add. */
 const LATE_MS = 1_500
 
@@ -29,7 +30,8 @@ async function lockOf(storeUrl: string): Promise<Lock> {
   return {
     url: storeUrl,
     lock() {
-      locked = new DatabaseSync(storeUrl.replace('sqlite:', ''))
+      // A process may be in the middle of a write.
+      locked = new DatabaseSync(storeUrl.replace('sqlite:', ''), { timeout: LOCKED_WITHIN_MS })
       locked.exec('begin immediate')
     },
     async unlock() {

@@ -11,6 +11,7 @@ import { until } from '../support/until.ts'
 /** Every operation of the store has a deadline of 3 s. A machine at full load may add NOISE_MS. */
 const ANSWERED_MS = 3_000
 const NOISE_MS = 1_500
+const LOCKED_WITHIN_MS = 5_000
 const JOBS = 20
 const LEASE_MS = 1_500
 
@@ -28,7 +29,9 @@ function lockedFile(): Outage {
   return {
     storeUrl: null,
     begin({ env }) {
-      writer = new DatabaseSync((env.STORE_URL as string).replace('sqlite:', ''))
+      const path = (env.STORE_URL as string).replace('sqlite:', '')
+      // A process may be in the middle of a write.
+      writer = new DatabaseSync(path, { timeout: LOCKED_WITHIN_MS })
       writer.exec('begin immediate')
     },
     end() {

@@ -1,7 +1,7 @@
 // A program that uses the client at both ends: it enqueues and waits, and its handler verifies.
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { type Delivery, Posthorn, VerificationError, verify } from '../../src/client/client.ts'
 import { type Deployment, deploy } from '../support/deployment.ts'
 import { ENGINES } from '../support/engines.ts'
@@ -51,17 +51,17 @@ describe.each(ENGINES)('on %s', (engine) => {
   let api: Process
   let posthorn: Posthorn
   let handler: Handler
-  beforeEach(async () => {
-    handler = await startHandler()
+  beforeAll(async () => {
     deployment = deploy(engine)
     api = await deployment.startApi()
     await deployment.startWorker()
     posthorn = new Posthorn({ url: deployment.url() })
   })
-  afterEach(async () => {
-    await deployment.close()
-    handler.close()
+  afterAll(() => deployment.close())
+  beforeEach(async () => {
+    handler = await startHandler()
   })
+  afterEach(() => handler.close())
 
   async function register(name: string, settings = {}) {
     const { secret = '' } = await posthorn.endpoints.put(name, { url: handler.url, ...settings })
@@ -157,6 +157,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect(handler.deliveries.length).toBeGreaterThanOrEqual(3)
   })
 
+  // This test is the last: it restarts the API.
   it('the client goes on where a restarted API is back on its address', async () => {
     await register('restarted')
     const { port } = new URL(deployment.url())

@@ -119,7 +119,7 @@ async function compareClaims(
     bench,
     {
       ...{ row: 'd', what: `claim and settle on ${much.storeName}, ${what}`, unit },
-      ...{ better: 'less', mustReach: 1.5, aim: 1.1 },
+      ...{ better: 'less', mustReach: 1.3, aim: 1.1 },
     },
     sideOf(what, much),
     sideOf(`${fewOf(bench)} queued`, little),

@@ -46,9 +46,9 @@ export const bullmqRow: Row = {
       ...{ peer: 'bullmq', engine: 'sqlite', startServer: () => startRedis(bench.folder) },
       backlogs: [
         { mode: 'installed', count: 1_000, ...NOTHING_PROMISED },
-        { mode: 'best', count: 1_000, mustReach: 1.3, aim: 2 },
-        { mode: 'best', count: 10_000, mustReach: 1.3, aim: 2 },
-        { mode: 'best', count: 100_000, mustReach: 1.3, aim: 2, maxPairs: FEW_PAIRS },
+        { mode: 'best', count: 1_000, mustReach: 1.8, aim: 2.5 },
+        { mode: 'best', count: 10_000, mustReach: 1.8, aim: 2.5 },
+        { mode: 'best', count: 100_000, mustReach: 1.8, aim: 2.5, maxPairs: FEW_PAIRS },
       ],
     }),
 }
@@ -62,7 +62,7 @@ export const graphileRow: Row = {
       backlogs: [
         { mode: 'installed', count: 1_000, ...NOTHING_PROMISED },
         { mode: 'unbatched', count: 10_000, mustReach: 4, aim: 8 },
-        { mode: 'best', count: 10_000, mustReach: 1, aim: 1.5 },
+        { mode: 'best', count: 10_000, mustReach: 1.5, aim: 2 },
       ],
     }),
 }

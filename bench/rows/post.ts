@@ -1,6 +1,6 @@
 // Row a1: POST /jobs, durable, compared with a Fastify application that stores nothing.
 import { compare, type Sample } from '../compare.ts'
-import { ENDPOINT } from '../load.ts'
+import { ENDPOINT, PAYLOAD_BYTES, USUAL_BYTES } from '../load.ts'
 import { startPosthorn } from '../posthorn.ts'
 import { type Child, cpuUsOf, nextMessage, startChild } from '../processes.ts'
 import type { Bench, Result, Row, StoreEngine } from '../row.ts'
@@ -8,7 +8,8 @@ import { openStore } from '../stores.ts'
 
 const POSTS = { sqlite: 40_000, mongo: 3_000 }
 const BOUNDS = {
-  sqlite: { mustReach: 0.7, aim: 1 },
+  // Each byte of a payload is also written to the log and from there to the file.
+  sqlite: { mustReach: PAYLOAD_BYTES > USUAL_BYTES ? 0.75 : 0.85, aim: 1 },
   mongo: { mustReach: 0.35, aim: 0.6 },
 }
 

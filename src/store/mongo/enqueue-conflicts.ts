@@ -294,9 +294,8 @@ async function applyDedupe(
   const now = nowOf(context)
   const { _id, version, state, attemptCount } = holder
   const owned = { _id, endpoint: job.endpoint, dedupeHolder: job.dedupe.key }
-  const decision = decideDedupe(job.dedupe.mode, {
-    ...{ state: stateOf(state), wasSent: attemptCount > 0 },
-  })
+  const owner = { state: stateOf(state), wasSent: attemptCount > 0 }
+  const decision = decideDedupe(job.dedupe.mode, owner)
   switch (decision.kind) {
     case 'reject':
       return { kind: 'dedupe_conflict', jobId: _id }

@@ -24,6 +24,7 @@ import { SIDE_FILES, sideFileEnd } from '../file-names.ts'
 import { StoreUnusable } from '../store-errors.ts'
 import type { Database } from './connection.ts'
 import { isBusy, primaryCode, RESULT_CODES, sentenceFor } from './errors.ts'
+import { MARK_COPY } from './fences.ts'
 import { createKeyRing } from './key-file.ts'
 import { ENCRYPTED_ENDPOINTS } from './key-rotation.ts'
 import { APPLICATION_ID } from './schema.ts'
@@ -71,6 +72,7 @@ export async function backUpFile(
   try {
     const bytes = await copyDatabase(store, path, `${target}.part`)
     const isSealed = checkCopy(store, `${target}.part`, given, keyFile)
+    markCopy(store, `${target}.part`)
     const needsKeyFile = isSealed && keyFile !== null && !existsSync(`${target}.key`)
     if (needsKeyFile) {
       made.push(`${target}.key`)
@@ -227,6 +229,21 @@ function checkCopy(
     })
   } finally {
     copy.close()
+  }
+}
+
+/** A store that continues with this copy gives no fence that the original gave (fences.ts). */
+function markCopy(store: string, part: string): void {
+  try {
+    const copy = new DatabaseSync(part)
+    try {
+      copy.exec(MARK_COPY)
+    } finally {
+      copy.close()
+    }
+    flush(part)
+  } catch (error) {
+    throw copyFailed(store, part, error)
   }
 }
 

@@ -137,8 +137,8 @@ interface Grant {
   holder: Holder
   now: number
   monotonic: number
-  /** More fences must be reserved before the next claim. */
-  isShort: boolean
+  /** How many jobs were left to the next claim, because no fences are reserved for them. */
+  skippedCount: number
 }
 
 export async function claim(
@@ -147,32 +147,46 @@ export async function claim(
   limit: number,
   holder: Holder,
 ): Promise<Claim> {
-  const { clock, connection, fences } = database
+  const { fences } = database
+  // Before a claim: if it fails, no job is claimed that no worker hears of.
+  if (fences.isShort) await fences.reserve()
+  const claimed = await claimOnce(database, shares, limit, holder)
+  if (claimed.jobs.length > 0 || !fences.isShort) return claimed
+  await fences.reserve()
+  return claimOnce(database, shares, limit, holder)
+}
+
+function claimOnce(
+  database: Database,
+  shares: EndpointShare[],
+  limit: number,
+  holder: Holder,
+): Promise<Claim> {
+  const { clock, connection } = database
   // A claim that a power loss undoes does no harm (fences.ts), except that the response to a pull
   // has reported it. Without a boot id, fences.ts cannot detect a power loss.
   const isFlushed = holder.pulls || clock.boot === UNKNOWN_BOOT
-  const claimed = await connection.write(isFlushed ? 'full' : 'normal', () => {
+  return connection.write(isFlushed ? 'full' : 'normal', () => {
     const grant = {
       leaseId: randomBytes(LEASE_ID_BYTES).toString('base64url'),
       holder,
       now: clock.now(),
       monotonic: clock.monotonic(),
-      isShort: false,
+      skippedCount: 0,
     }
     const claim: Claim = { jobs: [], limited: [], unfinished: [] }
     let bytesLeft = MAX_CLAIM_BYTES
     for (const share of shares) {
       const asked = Math.min(share.limit, limit - claim.jobs.length)
+      const skippedBefore = grant.skippedCount
       if (asked > 0 && bytesLeft > 0) {
         bytesLeft = claimAdmitted(database, { ...share, limit: asked }, grant, bytesLeft, claim)
       }
-      const isCut = asked < share.limit || bytesLeft <= 0 || grant.isShort
+      const isCut = asked < share.limit || bytesLeft <= 0 || grant.skippedCount > skippedBefore
       if (isCut && share.limit > 0) claim.unfinished.push(share.endpoint)
     }
-    return { claim, isShort: grant.isShort }
+    return claim
   })
-  if (claimed.isShort) await fences.reserve()
-  return claimed.claim
 }
 
 /** Adds to `claim`. Returns how many payload bytes the claim may still take. */
@@ -210,7 +224,7 @@ function claimShare(
   const payload = connection.ordered(PAYLOAD)
   let bytesLeft = bytes
   let priority = ABOVE_ALL
-  while (claimed.length < full && bytesLeft > 0 && !grant.isShort) {
+  while (claimed.length < full && bytesLeft > 0) {
     const next = connection.ordered(NEXT_PRIORITY).get(endpoint, priority)?.priority
     if (typeof next !== 'number') break
     priority = next
@@ -221,8 +235,8 @@ function claimShare(
       if (bytesLeft <= 0) break
       const fence = fences.after(row.fence)
       if (fence === null) {
-        grant.isShort = true
-        break
+        grant.skippedCount++
+        continue
       }
       bytesLeft -= row.payload_bytes
       update.run(

@@ -184,7 +184,8 @@ function editOne(
   const { connection } = database
   const job = jobOfId(database, id)
   if (job === null) return { kind: 'not_found' }
-  const wasSent = database.fences.wasSent(job)
+  const { seq } = connection.statement(SEQ_OF).get({ id }) as { seq: number }
+  const wasSent = database.fences.wasSent({ ...job, seq })
   const refusal = refusalOfEdit({ ...job, wasSent }, change, ifVersion)
   if (refusal !== null) return refusal
   const { payload } = change
@@ -197,7 +198,6 @@ function editOne(
     payloadBytes: payload?.byteLength ?? job.payloadBytes,
   })
   if (payload !== undefined) {
-    const { seq } = connection.statement(SEQ_OF).get({ id }) as { seq: number }
     connection.statement(REPLACE_PAYLOAD).run({ seq, payload })
   }
   return { kind: 'applied', job: jobOfId(database, id) as Job }

@@ -33,7 +33,7 @@ import type { StoreClock, StoreSettings } from '../store.ts'
 import { StoreUnavailable, StoreUnusable } from '../store-errors.ts'
 import type { UndecryptableSchedules } from '../undecryptable-schedules.ts'
 import { type Migrated, missingStore, waitForApi } from '../upgrade.ts'
-import { isBusy, retryWhileBusy, sentenceFor } from './errors.ts'
+import { asStoreError, isBusy, pause, retryWhileBusy, sentenceFor } from './errors.ts'
 import { type FileInPlace, MAX_IDLE_LOG_BYTES } from './file-in-place.ts'
 import { flushFolder, type KeyRing } from './key-file.ts'
 import type { Notifier } from './notifier.ts'
@@ -64,12 +64,16 @@ export function reportEnd({ connection, ends }: Database, end: End): void {
 export interface Fences {
   /** The fence of the next claim of a job with this one; null: more must be reserved first. */
   after(fence: number): number | null
-  /** Reserves another block of fences. */
+  /** `after` has returned null, and `reserve` was not called since. */
+  readonly isShort: boolean
+  /** Reserves all fences that were asked for, and a block more. */
   reserve(): Promise<void>
   /** Whether an attempt was sent, or may have been: a power loss may have undone its claim. */
-  wasSent(job: { attemptCount: number; createdAt: number; firstRunAt: number }): boolean
-  /** Claims of jobs that were due by then may be undone; null: no claim is. */
-  readonly undoneUntil: number | null
+  wasSent(job: { attemptCount: number; seq: number; firstRunAt: number }): boolean
+  /** The parameters of the guard sent_before. */
+  readonly undone: { undoneSeq: number; undoneUntil: number }
+  /** Called in the last transaction of this process. */
+  noteClose(): void
 }
 
 interface SqliteClock extends StoreClock {
@@ -93,7 +97,8 @@ interface Connection {
   peekVersion(): number | null
   /** Throws StoreUnavailable unless the store takes writes. */
   ready(): Promise<void>
-  close(): Promise<void>
+  /** @param last the body of a last transaction: nothing is written after it */
+  close(last?: () => void): Promise<void>
 }
 
 /**
@@ -387,6 +392,8 @@ const LOOK_AT_JOBS = [
   'select seq from jobs order by seq desc limit 1',
   "select due_at from jobs where state = 'queued' and blocked = 0 order by due_at limit 1",
 ]
+/** A process that stops waits no longer for another one that writes. */
+const LAST_WRITE_MS = 500
 const PROVE_WRITABLE =
   "insert or replace into meta (key, value) values ('last_proved_at', unixepoch('now'))"
 
@@ -444,16 +451,42 @@ export function createConnection(db: DatabaseSync, path: string, file: FileInPla
       }
     },
     async ready() {
+      if (!db.isOpen) throw closed(path)
       file.assertNow()
       await readiness.check()
     },
-    async close() {
+    async close(last) {
       await writes.drained()
+      if (last !== undefined && db.isOpen)
+        await runLast(path, () => transactions.run('normal', last))
       statements.clear()
       if (!db.isOpen) return
       db.close()
       file.close()
     },
+  }
+}
+
+/** For the time in which an earlier success would still count. */
+function closed(path: string): StoreUnavailable {
+  return new StoreUnavailable(`the store ${path} is closed`, { kind: 'closed' })
+}
+
+/** If it fails, the next start of the machine counts as one after a power loss (fences.ts). */
+async function runLast(path: string, transaction: () => void): Promise<void> {
+  const deadline = performance.now() + LAST_WRITE_MS
+  for (;;) {
+    try {
+      transaction()
+      return
+    } catch (error) {
+      if (!isBusy(error)) {
+        if (asStoreError(path, error) instanceof StoreUnavailable) return
+        throw error
+      }
+      if (performance.now() > deadline) return
+    }
+    await pause()
   }
 }
 

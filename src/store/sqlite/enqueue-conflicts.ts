@@ -40,7 +40,7 @@ on conflict do nothing`
 export const MARK_KEYED = 'update jobs set has_key = 1 where seq = $seq and has_key is null'
 
 export const DEDUPE_HOLDER = `
-select seq, id, state, attempt_count, created_at, first_run_at, version from jobs
+select seq, id, state, attempt_count, first_run_at, version from jobs
 where ${HOLDS_DEDUPE_KEY} and endpoint = $endpoint and dedupe_key = $dedupeKey`
 
 export const REPLACE = `
@@ -106,7 +106,6 @@ interface HolderRow {
   id: string
   state: 'queued' | 'running'
   attempt_count: number
-  created_at: number
   first_run_at: number
   version: number
 }
@@ -121,7 +120,7 @@ export function applyDedupe(database: Database, job: NewJob): EnqueueResult | nu
   if (holder === undefined) return null
   const wasSent = fences.wasSent({
     attemptCount: holder.attempt_count,
-    createdAt: holder.created_at,
+    seq: holder.seq,
     firstRunAt: holder.first_run_at,
   })
   const decision = decideDedupe(mode, { state: holder.state, wasSent })
@@ -135,7 +134,7 @@ export function applyDedupe(database: Database, job: NewJob): EnqueueResult | nu
       return found(database, job, holder)
     case 'displace':
       connection.statement(DISPLACE).run({
-        ...{ seq: holder.seq, finishedAt: clock.now(), undoneUntil: fences.undoneUntil },
+        ...{ seq: holder.seq, finishedAt: clock.now(), ...fences.undone },
       })
       return null
     case 'supersede':

@@ -5,95 +5,136 @@
 //
 // The sequence number generators of databases reserve numbers in the same way.
 
-import { existsSync, statSync } from 'node:fs'
+import { statSync } from 'node:fs'
 import type { Database, Fences } from './connection.ts'
 import { READ_META, WRITE_META } from './records.ts'
 
 /** A job rarely has as many claims, so that a start of the machine needs one reservation. */
 const BLOCK = 1_000
 const KEY = 'fences'
+/** The file of a copy that `posthorn backup` has made, which counts as a copy wherever it is. */
+const NO_FILE = ''
+/** The first fences of a copy count seconds from here, so that they fit into 31 bits for decades. */
+const COPIES_SINCE = Date.UTC(2026, 0)
 
 interface Reservation {
   /** No fence above this one was given before the last power loss. */
   base: number
   /** Fences up to this one may be given. */
   limit: number
-  /**
-   * The instant of the start after the last power loss: claims from before may be undone. null:
-   * there was none.
-   */
-  undoneUntil: number | null
+  /** Which claims the last power loss may have undone; null: there was none. */
+  undone: { seq: number; until: number } | null
 }
 
 interface StoredReservation extends Reservation {
   /** The start of the machine, and the file, for which it was made. */
   boot: number
-  inode: number
+  file: string
+  /**
+   * How many processes have opened the file since that start and have not closed it. 0: each has
+   * closed it, and that write was not lost, so none was. The log of SQLite does not prove that:
+   * another program that opens the file after a power loss removes it.
+   */
+  openCount: number
 }
 
-/**
- * Whether the last process that had the file open has closed it. SQLite has then moved the log into
- * the file and flushed it, so that nothing was lost. Called before the file is opened, which
- * creates the log.
- */
-export function wasClosed(path: string): boolean {
-  return !existsSync(`${path}-wal`)
-}
+type Parts = Pick<Database, 'connection' | 'clock'>
 
-/** @param isWhole no write of the last start of the machine was lost */
-export async function openFences(
-  { connection, clock }: Pick<Database, 'connection' | 'clock'>,
-  path: string,
-  isWhole: boolean,
-): Promise<Fences> {
-  const inode = statSync(path).ino
-  const read = () => {
-    const row = connection.statement(READ_META).get({ key: KEY })
-    return row === undefined ? null : (JSON.parse(row.value as string) as StoredReservation)
-  }
-  const isCurrent = (stored: StoredReservation) =>
-    stored.inode === inode && stored.boot === clock.boot
-
-  /** What is stored, unless it was made for another file or start of the machine. */
-  function renewed(stored: StoredReservation | null): Reservation {
-    if (stored === null) return { base: 0, limit: BLOCK, undoneUntil: null }
-    if (isCurrent(stored)) return stored
-    if (stored.inode === inode && isWhole) return stored
-    return { base: stored.limit, limit: stored.limit + BLOCK, undoneUntil: clock.now() }
-  }
-
-  function write(reservation: Reservation): Reservation {
-    const stored: StoredReservation = { ...reservation, boot: clock.boot, inode }
-    connection.statement(WRITE_META).run({ key: KEY, value: JSON.stringify(stored) })
-    return reservation
-  }
-
-  const found = await connection.read(read)
-  let reservation: Reservation =
-    found !== null && isCurrent(found)
-      ? found
-      : await connection.write('full', () => write(renewed(read())))
+/** Registers this process. Called before its first claim. */
+export async function openFences({ connection, clock }: Parts, path: string): Promise<Fences> {
+  // A double does not hold each inode number of each file system.
+  const opener = { boot: clock.boot, file: String(statSync(path, { bigint: true }).ino) }
+  let reservation = await connection.write<Reservation>('full', () => {
+    const stored = read(connection)
+    const opened = openedBy(opener, stored, () => undoneBy({ connection, clock }, stored))
+    return write(connection, opened)
+  })
+  let wanted = 0
 
   return {
     after(fence) {
       const next = Math.max(fence, reservation.base) + 1
-      return next <= reservation.limit ? next : null
+      if (next <= reservation.limit) return next
+      wanted = Math.max(wanted, next)
+      return null
+    },
+    get isShort() {
+      return wanted > reservation.limit
     },
     async reserve() {
       reservation = await connection.write('full', () => {
         // Another process may have reserved a block meanwhile.
-        const stored = read() as StoredReservation
-        if (stored.limit > reservation.limit) return stored
-        return write({ ...stored, limit: stored.limit + BLOCK })
+        const stored = read(connection) as StoredReservation
+        if (stored.limit >= wanted) return stored
+        return write(connection, { ...stored, limit: wanted + BLOCK })
       })
     },
-    wasSent({ attemptCount, createdAt, firstRunAt }) {
-      const { undoneUntil } = reservation
-      if (attemptCount > 0 || undoneUntil === null) return attemptCount > 0
-      return createdAt <= undoneUntil && firstRunAt <= undoneUntil
+    wasSent({ attemptCount, seq, firstRunAt }) {
+      const { undone } = reservation
+      if (attemptCount > 0 || undone === null) return attemptCount > 0
+      return seq <= undone.seq && firstRunAt <= undone.until
     },
-    get undoneUntil() {
-      return reservation.undoneUntil
+    get undone() {
+      const { seq: undoneSeq, until: undoneUntil } = reservation.undone ?? { seq: 0, until: 0 }
+      return { undoneSeq, undoneUntil }
+    },
+    noteClose() {
+      const stored = read(connection)
+      if (stored?.file !== opener.file || stored.boot !== opener.boot) return
+      write(connection, { ...stored, openCount: Math.max(0, stored.openCount - 1) })
     },
   }
 }
+
+function read({ statement }: Database['connection']): StoredReservation | null {
+  const row = statement(READ_META).get({ key: KEY })
+  return row === undefined ? null : JSON.parse(row.value as string)
+}
+
+function write(
+  { statement }: Database['connection'],
+  stored: StoredReservation,
+): StoredReservation {
+  statement(WRITE_META).run({ key: KEY, value: JSON.stringify(stored) })
+  return stored
+}
+
+/** @param undone called only if claims may be undone */
+function openedBy(
+  opener: Pick<StoredReservation, 'boot' | 'file'>,
+  stored: StoredReservation | null,
+  undone: () => NonNullable<Reservation['undone']>,
+): StoredReservation {
+  if (stored === null) return { base: 0, limit: BLOCK, undone: null, ...opener, openCount: 1 }
+  const isCopy = stored.file !== opener.file
+  if (!isCopy && stored.boot === opener.boot) return { ...stored, openCount: stored.openCount + 1 }
+  if (!isCopy && stored.openCount === 0) return { ...stored, ...opener, openCount: 1 }
+  const base = Math.max(stored.limit, isCopy ? firstOfCopy() : 0)
+  return { base, limit: base + BLOCK, undone: undone(), ...opener, openCount: 1 }
+}
+
+/**
+ * The store of which this file is a copy may have reserved more since. It has then given smaller
+ * fences than this one, unless it claimed one job more often than once a second.
+ */
+function firstOfCopy(): number {
+  return Math.floor((Date.now() - COPIES_SINCE) / 1_000)
+}
+
+/** Instants of before the loss count, too: the clock of the machine may start with an earlier time. */
+const LAST_SEQ = 'select seq, created_at from jobs order by seq desc limit 1'
+const LAST_SEEN = 'select max(seen_at) as seen_at from workers'
+
+function undoneBy({ connection, clock }: Parts, stored: Reservation | null) {
+  const last = connection.statement(LAST_SEQ).get()
+  const seen = connection.statement(LAST_SEEN).get()
+  const instants = [last?.created_at, seen?.seen_at, stored?.undone?.until].map(Number)
+  return {
+    seq: Number(last?.seq ?? 0),
+    until: Math.max(clock.now(), ...instants.filter(Number.isFinite)),
+  }
+}
+
+/** Called on a copy that no process has open. */
+export const MARK_COPY = `
+update meta set value = json_set(value, '$.file', '${NO_FILE}') where key = '${KEY}'`

@@ -53,7 +53,7 @@ const GUARD_SQL = {
   not_superseded: 'superseded = 0',
   /** As fences.ts has it: also if a power loss may have undone the claim. */
   sent_before: `(attempt_count > 0
-    or (created_at <= $undoneUntil and first_run_at <= $undoneUntil))`,
+    or (seq <= $undoneSeq and first_run_at <= $undoneUntil))`,
   attempts_left: 'attempts_left > 0',
   no_attempts_left: 'attempts_left = 0',
   free_attempts_left: `free_attempts < ${MAX_FREE_ATTEMPTS}`,

@@ -23,7 +23,7 @@ import {
   rotateSecret,
 } from './endpoints.ts'
 import { enqueue } from './enqueue.ts'
-import { openFences, wasClosed } from './fences.ts'
+import { openFences } from './fences.ts'
 import { watchFileInPlace } from './file-in-place.ts'
 import { finalAmong, getJob, getPayload, listJobs } from './jobs.ts'
 import { createKeyRing } from './key-file.ts'
@@ -63,7 +63,6 @@ export async function openSqliteStore(path: string, settings: StoreSettings): Pr
   if (path === '') throw new StoreUnusable('STORE_URL names no file: sqlite:PATH is expected')
   // The path is resolved, so that SQLite takes no path for one of its special names.
   const file = resolve(path)
-  const isWhole = wasClosed(file)
   const db = await openFile(file, settings.mayCreate ?? true)
   const inPlace = watchFileInPlace(file, settings)
   const connection = createConnection(db, file, inPlace)
@@ -71,7 +70,7 @@ export async function openSqliteStore(path: string, settings: StoreSettings): Pr
   try {
     const database: Database = {
       ...{ connection, clock, settings },
-      fences: await openFences({ connection, clock }, file, isWhole),
+      fences: await openFences({ connection, clock }, file),
       keys: createKeyRing(file, settings.encryptionKeys, inPlace.add),
       notifier: createNotifier(connection.peekVersion, file),
       ends: createEndListeners(),
@@ -135,7 +134,7 @@ function createStore(database: Database): Store {
     ready: () => connection.ready(),
     async close() {
       notifier.stop()
-      await connection.close()
+      await connection.close(database.fences.noteClose)
     },
   }
 }

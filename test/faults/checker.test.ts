@@ -102,6 +102,21 @@ describe('what may look wrong and is not', () => {
     expect(check(history)).toEqual([])
   })
 
+  test('a power cut may undo an attempt, whose number is then given again', () => {
+    const { history, job } = withJob('done')
+    const again = job.deliveries[0] as History['deliveries'][0]
+    const undone = { ...again, beganAtMs: again.beganAtMs - 3, answeredAtMs: again.beganAtMs - 2 }
+    history.deliveries.push(undone)
+    again.fence += 1_000
+    job.record.fence += 1_000
+    expect(new Set(check(history).map(({ invariant }) => invariant))).toEqual(new Set(['I5', 'I8']))
+    const cut = { beganAtMs: undone.beganAtMs - 1, endedAtMs: undone.answeredAtMs }
+    history.faults.push({ kind: 'power_cut', target: 'store', ...cut })
+    expect(check(history)).toEqual([])
+    undone.fence = again.fence
+    expect(check(history).map(({ invariant }) => invariant)).toEqual(['I4'])
+  })
+
   test('a retry is late while its workers do what became due before it', () => {
     const { history, job } = withJob('failed_once')
     const last = job.deliveries.at(-1) as History['deliveries'][0]

@@ -112,7 +112,7 @@ export function figuresOf(history: History): Figures {
       figures.mostAttempts = Math.max(figures.mostAttempts, attemptCount)
       const { count } = costingAttempts(facts, job)
       figures.mostCostingAttempts = Math.max(figures.mostCostingAttempts, count)
-      figures.givenBack += givenBackCount(job.record)
+      figures.givenBack += givenBackCount(facts, job.record)
     }
     const lateMs = firstLatenessMs(facts, job)
     if (lateMs !== null) lateness.push(lateMs)

@@ -73,7 +73,7 @@ export interface Fixture {
    */
   hit(window: string, times?: number): void
   windows: Map<string, number>
-  /** Records a measured figure of a promise, D1 to D18; the largest value of the run counts. */
+  /** Records a measured figure of a promise, D1 to D19; the largest value of the run counts. */
   measure(promise: string, what: string, value: number): void
   figures: Map<string, number>
   /** Reports that a promise of this round itself was broken. */

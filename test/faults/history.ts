@@ -112,6 +112,7 @@ export type FaultKind =
   | 'slow_writes'
   | 'election'
   | 'disk_full'
+  | 'power_cut'
   | 'receiver'
 
 /** An injected fault. Its effects may last up to a lease, a sweep and a second longer. */

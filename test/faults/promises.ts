@@ -1,4 +1,4 @@
-// The promises D1 to D17, and how each is derived from the reports of a run.
+// The promises D1 to D19, and how each is derived from the reports of a run.
 import type { Engine } from './history.ts'
 import type { RoundReport } from './run.ts'
 
@@ -156,5 +156,11 @@ export const PROMISES: readonly DurablePromise[] = [
     id: 'D18',
     promise: 'another process takes over the upkeep within 3 s of the death of its holder',
     measured: measuredOf('D18'),
+  },
+  {
+    id: 'D19',
+    promise:
+      'SQLite after a power loss: nothing accepted is lost, no (job, fence) is sent twice; what was undone is sent again',
+    measured: measuredOf('D19'),
   },
 ]

@@ -12,6 +12,7 @@ import { fullDisk } from './rounds/full-disk.ts'
 import { hangingEndpoints } from './rounds/hanging-endpoints.ts'
 import { killWindows } from './rounds/kill-windows.ts'
 import { overload } from './rounds/overload.ts'
+import { powerCuts } from './rounds/power-cuts.ts'
 import { randomKills } from './rounds/random-kills.ts'
 import { restarts } from './rounds/restarts.ts'
 import { resultsInHand } from './rounds/results-in-hand.ts'
@@ -44,4 +45,5 @@ export const ROUNDS: readonly Round[] = [
   elections,
   ...slowStores,
   fullDisk,
+  powerCuts,
 ]

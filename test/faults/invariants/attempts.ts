@@ -27,12 +27,14 @@ export function checkAttempts(facts: Facts, report: Report): void {
     if (job.record === null) continue
     checkNumbers(job.record, report)
     checkBudget(facts, job, job.record, report)
-    checkDeliveries(job, job.record, report)
+    checkDeliveries(facts, job, job.record, report)
   }
 }
 
 /** How many claims were released before a request was sent: they raised the fence, but no count. */
-export function givenBackCount({ fence, attemptCount }: JobRecord): number {
+export function givenBackCount({ history }: Facts, { fence, attemptCount }: JobRecord): number {
+  // A power cut raises the fences, too.
+  if (history.faults.some(({ kind }) => kind === 'power_cut')) return 0
   return fence - attemptCount
 }
 
@@ -83,7 +85,12 @@ export function costingAttempts(facts: Facts, job: JobFacts): { count: number; b
   return { count: since.length, budgets: 1 }
 }
 
-function checkDeliveries({ deliveries }: JobFacts, record: JobRecord, report: Report): void {
+function checkDeliveries(
+  { faults }: Facts,
+  { deliveries }: JobFacts,
+  record: JobRecord,
+  report: Report,
+): void {
   let fenceCount = 0
   let lastFence = 0
   let lastAttempt = 0
@@ -92,6 +99,8 @@ function checkDeliveries({ deliveries }: JobFacts, record: JobRecord, report: Re
     if (fence > record.fence) {
       report(`${called(delivery)} was sent, but its record knows only ${record.fence} claims`)
     }
+    // The store does not know an attempt whose claim was undone, and gives its number again.
+    if (faults.mayBeUndone(delivery.beganAtMs)) continue
     if (attempt > record.attemptCount) {
       report(`${called(delivery)} was sent, but its record counts ${record.attemptCount} attempts`)
     }

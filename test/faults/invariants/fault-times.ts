@@ -24,6 +24,11 @@ export interface FaultTimes {
    * @param worker null: unknown; then the worker that was frozen for longest counts
    */
   frozenMs(worker: string | null, fromMs: number, toMs: number): number
+  /**
+   * Whether a power cut may have undone the claim of a request that began then. A claim comes
+   * before its request, so only requests after the last flush can have had such a claim.
+   */
+  mayBeUndone(beganAtMs: number): boolean
   /** Whether a process between the worker and the receiver stood still. */
   isHeldUp(fromMs: number, toMs: number): boolean
 }
@@ -41,6 +46,11 @@ export function faultTimesOf({ faults, settings, engine }: History): FaultTimes 
     explaining.map((fault) => ({ fromMs: fault.beganAtMs, toMs: feltUntilMs(fault) })),
   )
   const freezes = faults.filter(({ kind, target }) => kind === 'freeze' && target !== 'api')
+  const isCut = overlapOf(
+    faults
+      .filter(({ kind }) => kind === 'power_cut')
+      .map(({ beganAtMs, endedAtMs }) => ({ fromMs: beganAtMs, toMs: endedAtMs })),
+  )
   const isHeldUp = overlapOf(
     faults
       .filter(({ kind }) => kind === 'freeze' || kind === 'receiver')
@@ -52,6 +62,7 @@ export function faultTimesOf({ faults, settings, engine }: History): FaultTimes 
       explaining.filter((fault) => fault.beganAtMs <= toMs && feltUntilMs(fault) >= fromMs),
     feltUntilMs,
     frozenMs: (worker, fromMs, toMs) => longestOf(freezes, worker, fromMs, toMs),
+    mayBeUndone: (beganAtMs) => isCut(beganAtMs, beganAtMs),
     isHeldUp,
   }
 }

@@ -67,7 +67,7 @@ beforeAll(async () => {
     ...{ outbox: { database: name, collection: 'outbox' }, warn: () => {} },
   }
   store = await storeOn(connection, settings)
-  other = await openMongoStore(url, settings)
+  other = await openMongoStore(url, { ...settings, retentionDeadMs: 0 })
   recorded = recordCalls(store, connection.client)
   await useEveryVerb(recorded.store, other)
   const endpoint = await addEndpoint(recorded.store)

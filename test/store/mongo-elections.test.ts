@@ -154,8 +154,9 @@ async function recordScenarios(): Promise<Scenario[]> {
   const connection = await openDatabase(url)
   const { db } = connection
   databases.push(client.db(db.databaseName))
-  const store = await storeOn(connection, settingsFor(db.databaseName))
-  const other = await openMongoStore(url, settingsFor(db.databaseName))
+  const settings = settingsFor(db.databaseName)
+  const store = await storeOn(connection, settings)
+  const other = await openMongoStore(url, { ...settings, retentionDeadMs: 0 })
   const before: Documents[] = []
   const { store: recorded, calls } = recordCalls(store, connection.client, async () => {
     before.push(await readDocuments(client.db(db.databaseName)))

@@ -50,7 +50,7 @@ beforeAll(async () => {
     warn: () => {},
   }
   store = await storeOn(connection, settings)
-  other = await openMongoStore(url, settings)
+  other = await openMongoStore(url, { ...settings, retentionDeadMs: 0 })
   await useEveryVerb(store, other)
   connection.client.off('commandStarted', record)
 })

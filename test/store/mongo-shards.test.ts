@@ -62,7 +62,7 @@ beforeAll(async () => {
     warn: () => {},
   }
   store = await storeOn(connection, settings)
-  other = await openMongoStore(url, settings)
+  other = await openMongoStore(url, { ...settings, retentionDeadMs: 0 })
   connection.client.on('commandStarted', ({ command }: CommandStartedEvent) => {
     sent.push(command)
   })

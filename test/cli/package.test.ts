@@ -2,7 +2,15 @@
 // and prints an error on an older one.
 import { execFileSync, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
+import {
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -16,12 +24,13 @@ const SLOW = { timeout: 120_000 }
 const older = installedNodes().filter(({ major }) => major < NEEDED_MAJOR)
 
 let folder: string
+let clone: string
 let command: string
 
 beforeAll(() => {
   folder = mkdtempSync(join(tmpdir(), 'posthorn-package-'))
   // The tests use a copy, because the build writes a folder into it.
-  const clone = join(folder, 'clone')
+  clone = join(folder, 'clone')
   mkdirSync(clone)
   const tracked = execFileSync('git', ['ls-files', '-co', '--exclude-standard'], { cwd: ROOT })
   const needed = /^(src|routes|workers|cli|bin|dashboard|openapi)\/|^[^/]+$/
@@ -92,6 +101,27 @@ describe('the packed command', () => {
     const claim = `Object.defineProperty(process, 'versions', { value: { node: '9.11.2' } })`
     const old = run(process.execPath, ['-e', `${claim}; require(${JSON.stringify(command)})`])
     expect(old).toMatchObject({ status: 2, stderr: 'Posthorn needs Node 24, this is v9.11.2.\n' })
+  })
+})
+
+describe('npx posthorn in a clone', () => {
+  function runInClone() {
+    const { status, stdout, stderr } = spawnSync('npx', ['posthorn', '--version'], {
+      cwd: clone,
+      encoding: 'utf8',
+    })
+    return { status, stdout, stderr }
+  }
+  const version = { status: 0, stdout: `${MANIFEST.version}\n`, stderr: '' }
+
+  it('runs the source when there is a build, which may be old', SLOW, () => {
+    writeFileSync(join(clone, 'dist/cli/posthorn.js'), 'throw new Error("an old build")')
+    expect(runInClone()).toEqual(version)
+  })
+
+  it('needs no build', SLOW, () => {
+    rmSync(join(clone, 'dist'), { recursive: true })
+    expect(runInClone()).toEqual(version)
   })
 })
 

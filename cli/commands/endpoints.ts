@@ -1,6 +1,7 @@
 // posthorn endpoints: reads and configures the receivers of jobs, with a verb for each action.
 import {
   type Endpoint,
+  type ListedEndpoint,
   type PingResult,
   type Posthorn,
   PosthornError,
@@ -25,7 +26,7 @@ import {
 import { collected, connect } from '../server.ts'
 import { cleaned } from '../terminal-text.ts'
 
-const COLUMNS: Column<Endpoint>[] = [
+const COLUMNS: Column<ListedEndpoint>[] = [
   { title: 'name', value: ({ name }) => name },
   { title: 'state', value: ({ state }) => state, style: ({ state }) => styleOfState(state) },
   { title: 'queued', value: ({ counts }) => `${counts.queued}${counts.more ? '+' : ''}` },

@@ -13,7 +13,7 @@ import {
   endpointChange,
   endpointListResponse,
   endpointResponse,
-  endpointView,
+  listedEndpointView,
   settingsFrom,
 } from '../../src/wire/endpoints.ts'
 import {
@@ -157,7 +157,7 @@ function registerList(app: FastifyInstance, { store }: EndpointRoutes): void {
       const now = store.clock.now()
       return {
         items: page.items.map((endpoint, i) =>
-          endpointView(endpoint, counts[i] as EndpointCounts, now),
+          listedEndpointView(endpoint, counts[i] as EndpointCounts, now),
         ),
         nextCursor: page.next === null ? null : writeCursor(page.next),
       }

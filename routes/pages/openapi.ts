@@ -6,7 +6,11 @@ import type { FastifyInstance, FastifySchema, RouteOptions } from 'fastify'
 import { z } from 'zod'
 import { ERRORS, type ErrorCode } from '../../src/errors.ts'
 import { PROBLEM_TYPE } from '../../src/http/problem.ts'
-import { endpointListResponse, endpointResponse } from '../../src/wire/endpoints.ts'
+import {
+  endpointListResponse,
+  endpointResponse,
+  listedEndpointResponse,
+} from '../../src/wire/endpoints.ts'
 import {
   jobListResponse,
   jobResponse,
@@ -304,6 +308,7 @@ export const RESPONSES = {
   endpointResponse,
   endpointListResponse,
   explainResponse,
+  listedEndpointResponse,
   heartbeatResponse,
   jobResponse,
   jobListResponse,

@@ -33,7 +33,13 @@ import { type WaitOptions, waitUntilFinal } from './wait.ts'
 
 export type { AttemptRef } from './attempt-ref.ts'
 export type { ClientOptions, RequestOptions } from './call.ts'
-export type { Endpoint, EndpointChange, EndpointSettings, PingResult } from './endpoint.ts'
+export type {
+  Endpoint,
+  EndpointChange,
+  EndpointSettings,
+  ListedEndpoint,
+  PingResult,
+} from './endpoint.ts'
 export type * from './job.ts'
 export type { ApiKey, KeyScope } from './key-calls.ts'
 export { type OutboxDocument, type OutboxJob, outboxDocument } from './outbox.ts'

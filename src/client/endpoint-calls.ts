@@ -1,7 +1,13 @@
 // The methods of `posthorn.endpoints`.
 
 import type { Call, RequestOptions } from './call.ts'
-import type { Endpoint, EndpointChange, EndpointSettings, PingResult } from './endpoint.ts'
+import type {
+  Endpoint,
+  EndpointChange,
+  EndpointSettings,
+  ListedEndpoint,
+  PingResult,
+} from './endpoint.ts'
 import { givenObject, notNull } from './given.ts'
 import type { Page } from './job.ts'
 import { eachItem, MAX_PAGE } from './paging.ts'
@@ -80,16 +86,16 @@ export class EndpointCalls {
   }
 
   /** One page of endpoints, ordered by name. */
-  async page({ limit, cursor, signal }: PageOptions = {}): Promise<Page<Endpoint>> {
+  async page({ limit, cursor, signal }: PageOptions = {}): Promise<Page<ListedEndpoint>> {
     const query = queryText({ limit, cursor })
     return this.#call.json(
       { method: 'GET', path: `/endpoints${query}`, repeatable: true, signal },
-      check.pageOf(check.ENDPOINT),
+      check.pageOf(check.LISTED_ENDPOINT),
     )
   }
 
   /** All endpoints, ordered by name. Fetches pages as needed. */
-  list({ limit = MAX_PAGE, signal }: PageOptions = {}): AsyncGenerator<Endpoint, void> {
+  list({ limit = MAX_PAGE, signal }: PageOptions = {}): AsyncGenerator<ListedEndpoint, void> {
     return eachItem((cursor) => this.page({ limit, cursor, signal }))
   }
 

@@ -63,6 +63,14 @@ export interface Endpoint {
   version: number
 }
 
+/** An endpoint of a list. */
+export type ListedEndpoint = Omit<Endpoint, 'headers' | 'secretHint' | 'secret'> & {
+  /** Values are masked. null: no key of the API decrypts them. */
+  headers: Record<string, string> | null
+  /** null: no key of the API decrypts the secret. */
+  secretHint: string | null
+}
+
 /** The result of a test ping. */
 export interface PingResult {
   outcome: Outcome

@@ -132,7 +132,7 @@ export const EXPLANATION = record({
   ...{ version: number, reason: word, detail: text, expectedAt: orNull(word) },
 })
 
-export const ENDPOINT = record({
+const endpointFields = {
   ...{
     name: word,
     url: orNull(text),
@@ -145,9 +145,15 @@ export const ENDPOINT = record({
   rateLimit: orNull(record({ count: number, per: text })),
   ...{ onFinish: orNull(object), circuitBreaker: orNull(object), statuses: object, state: word },
   ...{ disabledReason: orNull(text), restingUntil: orNull(word), secretHint: text },
-  secret: ifGiven(text),
   counts: record({ queued: number, running: number, more: ifGiven(flag) }),
   ...{ createdAt: word, updatedAt: word, version: number },
+}
+
+export const ENDPOINT = record({ ...endpointFields, secret: ifGiven(text) })
+
+export const LISTED_ENDPOINT = record({
+  ...endpointFields,
+  ...{ headers: orNull(object), secretHint: orNull(text) },
 })
 
 export const ROTATED_ENDPOINT = record({ ...ENDPOINT.fields, secret: word })

@@ -273,8 +273,17 @@ export const endpointResponse = z.object({
   version: z.int(),
 })
 
+export const listedEndpointResponse = endpointResponse.omit({ secret: true }).extend({
+  headers: endpointResponse.shape.headers
+    .nullable()
+    .meta({ description: 'values are masked; null: no key of this API decrypts them' }),
+  secretHint: z.string().nullable().meta({
+    description: 'the last four characters of the secret; null: no key of this API decrypts it',
+  }),
+})
+
 export const endpointListResponse = z.object({
-  items: z.array(endpointResponse),
+  items: z.array(listedEndpointResponse),
   nextCursor: z.string().nullable(),
 })
 
@@ -283,8 +292,16 @@ export const endpointListResponse = z.object({
  * @throws Undecryptable if its secrets and headers are not decrypted
  */
 export function endpointView(endpoint: Endpoint, counts: EndpointCounts, now: number) {
-  const { queued, running, more } = counts
-  decrypted(endpoint)
+  return shown(decrypted(endpoint), counts, now)
+}
+
+/** Like endpointView, but null for what is not decrypted: one endpoint must not hide the others. */
+export function listedEndpointView(endpoint: Endpoint, counts: EndpointCounts, now: number) {
+  const view = shown(endpoint, counts, now)
+  return endpoint.undecryptable === null ? view : { ...view, headers: null, secretHint: null }
+}
+
+function shown(endpoint: Endpoint, { queued, running, more }: EndpointCounts, now: number) {
   const { rateLimit, circuitBreaker, restingUntil } = endpoint
   const state = endpointState(endpoint, now)
   return {

@@ -52,6 +52,9 @@ describe('the client knows', () => {
       keyof Answer<'jobResponse'>['attempts'][number]
     >()
     expectTypeOf<keyof client.Endpoint>().toEqualTypeOf<keyof Answer<'endpointResponse'>>()
+    expectTypeOf<keyof client.ListedEndpoint>().toEqualTypeOf<
+      keyof Answer<'endpointListResponse'>['items'][number]
+    >()
     expectTypeOf<keyof client.PingResult>().toEqualTypeOf<keyof Answer<'testResponse'>>()
     expectTypeOf<keyof client.BulkResult>().toEqualTypeOf<keyof Answer<'bulkResponse'>>()
     expectTypeOf<keyof client.Explanation>().toEqualTypeOf<keyof Answer<'explainResponse'>>()
@@ -82,6 +85,7 @@ describe('the client knows', () => {
       ['BULK', checks.BULK, answers.bulkResponse],
       ['EXPLANATION', checks.EXPLANATION, answers.explainResponse],
       ['ENDPOINT', checks.ENDPOINT, answers.endpointResponse],
+      ['LISTED_ENDPOINT', checks.LISTED_ENDPOINT, page(answers.endpointListResponse.shape.items)],
       ['PING', checks.PING, answers.testResponse],
       ['SCHEDULE', checks.SCHEDULE, answers.scheduleResponse],
       ['SCHEDULE_SUMMARY', checks.SCHEDULE_SUMMARY, page(answers.scheduleListResponse.shape.items)],

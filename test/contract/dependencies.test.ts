@@ -15,6 +15,7 @@ import {
   enqueueMany,
   enqueueOne,
   jobOf,
+  laterAgain,
   newJob,
   passed,
   success,
@@ -284,6 +285,26 @@ describe.each(ENGINES)('on %s', (engine) => {
     const turned = await store.enqueue([{ ...earlier, dependsOn: [later.id] }, later])
     expect(turned.map(({ kind }) => kind)).toEqual(['unknown_dependency', 'inserted'])
   })
+
+  test.each(['an earlier', 'a later'])(
+    'a job dies with the one it depends on, which %s job of its batch displaces',
+    async (displacer) => {
+      const { store } = place
+      const endpoint = await addEndpoint(store)
+      const dedupe = { key: 'report-7', mode: 'replace' } as const
+      const first = await enqueueOne(store, endpoint, { dedupe })
+      await store.settle([laterAgain(store, await claimOne(store, endpoint))])
+      const dependent = newJob(store, await addEndpoint(store), { dependsOn: [first.id] })
+      const next = newJob(store, endpoint, { dedupe })
+      const batch = displacer === 'a later' ? [dependent, next] : [next, dependent]
+      const results = await store.enqueue(batch)
+      expect(results.map(({ kind }) => kind)).toEqual(['inserted', 'inserted'])
+      expect((await jobOf(store, first.id)).state).toBe('cancelled')
+      const { state, failure } = await jobOf(store, dependent.id)
+      expect([state, failure?.reason]).toEqual(['dead', 'dependency_failed'])
+      expect((await jobOf(store, next.id)).state).toBe('queued')
+    },
+  )
 
   test('once met it stays met, though it is deleted or retried afterwards', async () => {
     const { store } = place

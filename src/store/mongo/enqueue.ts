@@ -14,7 +14,7 @@ import {
 import type { JobState, NewJob } from '../../job/job.ts'
 import { type EnqueueResult, MAX_ENQUEUE_BATCH, STORE_DEADLINE_MS } from '../store.ts'
 import { StoreUnavailable } from '../store-errors.ts'
-import { checkBlocked, markDependedOn } from './blocked-jobs.ts'
+import { type BlockedJob, checkBlocked, markDependedOn } from './blocked-jobs.ts'
 import { bodiesOf, deleteBodies, storeBodies } from './bodies.ts'
 import {
   type Deadline,
@@ -47,6 +47,8 @@ interface Enqueued {
   results: EnqueueResult[]
   /** Ids of jobs that became final because others took their dedupe keys. */
   finished: string[]
+  /** Jobs of the batch that wait for one of these: they fail with the effects of its finish. */
+  doomed: BlockedJob[]
 }
 
 /** One call of enqueue. */
@@ -84,7 +86,7 @@ export async function enqueue(context: MongoContext, jobs: NewJob[]): Promise<En
     throw new Error(`a batch holds at most ${MAX_ENQUEUE_BATCH} jobs, not ${jobs.length}`)
   }
   const results: EnqueueResult[] = jobs.map(() => ({ kind: 'unknown_endpoint' }))
-  if (jobs.length === 0) return { results, finished: [] }
+  if (jobs.length === 0) return { results, finished: [], doomed: [] }
   const deadline = startDeadline()
   const batch: Batch = { context, results, existing: [], finished: [], blocked: [], deadline }
   const { endpoints, states } = await loadEnqueueContext(context, jobs, deadline)
@@ -121,7 +123,14 @@ export async function enqueue(context: MongoContext, jobs: NewJob[]): Promise<En
   const isChanged = await promoteBlocked(batch)
   await fillIn({ ...batch, blocked: isChanged ? batch.blocked : [] })
   if (results.some(({ kind }) => kind === 'inserted')) context.notifyWork()
-  return { results, finished: batch.finished }
+  return { results, finished: batch.finished, doomed: doomedOf(batch) }
+}
+
+function doomedOf({ blocked, finished }: Batch): BlockedJob[] {
+  const ids = new Set(finished)
+  return blocked
+    .map(({ document }) => document)
+    .filter(({ waitingFor = [] }) => waitingFor.some((id) => ids.has(id)))
 }
 
 /**

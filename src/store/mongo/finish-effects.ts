@@ -10,7 +10,13 @@ import { type DropReason, hasTooManyHops, noticeOf, sendsNotice } from '../../jo
 import { FINAL_STATES, type FinalState } from '../../job/retention.ts'
 import type { OutboxName } from '../outbox.ts'
 import { StoreUnavailable } from '../store-errors.ts'
-import { checkBlocked, fillOrderingSlots, type OrderingKey, waitingForAny } from './blocked-jobs.ts'
+import {
+  type BlockedJob,
+  checkBlocked,
+  fillOrderingSlots,
+  type OrderingKey,
+  waitingForAny,
+} from './blocked-jobs.ts'
 import { withBodies } from './bodies.ts'
 import {
   type Deadline,
@@ -56,14 +62,19 @@ const MAX_KNOWN = 50_000
 /**
  * Runs the effects of jobs that have just become final. An outage of the store does not undo what
  * was written before: a sweep finds the marks.
+ *
+ * @param doomed jobs that depend on one of them, which has no mark of that: it became final before
  */
 export async function tryFinishEffects(
   context: MongoContext,
   ids: string[],
+  doomed: BlockedJob[] = [],
 ): Promise<FinishEffects> {
   const total = { ...NO_EFFECTS }
   try {
-    await runFinishEffects(context, ids, total)
+    const { failed } = await checkBlocked(context, doomed, { fails: true }, startDeadline())
+    addEffects(total, { ...NO_EFFECTS, dependentsFailed: failed.length })
+    await runFinishEffects(context, [...ids, ...failed], total)
   } catch (error) {
     if (!(error instanceof StoreUnavailable)) throw error
   }

@@ -248,8 +248,8 @@ function jobVerbs(
   const memory = startSweepMemory(context, eligible.forget)
   return {
     async enqueue(jobs) {
-      const { results, finished } = await enqueue(context, jobs)
-      if (finished.length > 0) await tryFinishEffects(context, finished)
+      const { results, finished, doomed } = await enqueue(context, jobs)
+      if (finished.length > 0) await tryFinishEffects(context, finished, doomed)
       return results
     },
     due: (since) => due(context, since),

@@ -49,8 +49,9 @@ update jobs set run_at = $runAt, due_at = $runAt, first_run_at = $runAt, expires
   payload_bytes = $payloadBytes, version = version + 1
 where seq = $seq and ${guardOf('replace')}`
 export const REPLACE_PAYLOAD = 'update payloads set bytes = $payload where seq = $seq'
+/** The mark is for later jobs of the same batch, which may depend on this job. */
 export const DISPLACE = `
-update jobs set ${finishQueuedAs('cancelled')} where seq = $seq and ${guardOf('displace')}`
+update jobs set ${finishQueuedAs('cancelled', '1')} where seq = $seq and ${guardOf('displace')}`
 export const SUPERSEDE = `
 update jobs set superseded = 1, version = version + 1
 where seq = $seq and ${guardOf('supersede')}`

@@ -199,15 +199,18 @@ export const DROP_LEASE = `lease_id = null, worker_id = null, claimed_at = null,
  * `effects_pending` is found in the same transaction (finish-effects.ts); the job is not purged
  * before it is 0.
  */
-export function finishAs(state: Exclude<JobState, 'queued' | 'running'>): string {
+export function finishAs(
+  state: Exclude<JobState, 'queued' | 'running'>,
+  effectsPending = `(ordering_key is not null or has_dependents = 1
+      or coalesce(instr(notice_states, '"${state}"'), 0) > 0)`,
+): string {
   return `state = '${state}', finished_at = $finishedAt, ordering_slot = null,
-    finishes = finishes + 1, effects_pending = (ordering_key is not null or has_dependents = 1
-      or coalesce(instr(notice_states, '"${state}"'), 0) > 0)`
+    finishes = finishes + 1, effects_pending = ${effectsPending}`
 }
 
 /** The same for a job that was queued, and may have been blocked. */
-export function finishQueuedAs(state: 'dead' | 'cancelled'): string {
-  return `${finishAs(state)}, blocked = 0, recheck = 0, version = version + 1`
+export function finishQueuedAs(state: 'dead' | 'cancelled', effectsPending?: string): string {
+  return `${finishAs(state, effectsPending)}, blocked = 0, recheck = 0, version = version + 1`
 }
 
 /** The parameters are the fields of a Failure. */

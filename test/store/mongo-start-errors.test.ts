@@ -250,9 +250,10 @@ describe('a start that fails', () => {
     await keys.dropIndex('hash')
     await keys.insertMany([{ hash: 'planted' }, { hash: 'planted' }])
     const { message } = await refusalOf(url)
-    expect(message).toBe(
-      'An index of posthorn_keys cannot be created: documents in it have the same hash.',
+    expect(message).toMatch(
+      /^An index of posthorn_keys cannot be created: documents in it have the same hash, which/,
     )
+    expect(message).not.toContain('planted')
   })
 })
 

@@ -1,6 +1,7 @@
 // Compares the indexes of a database with their definitions (schema.ts), and creates, changes and
 // drops what differs. It drops only indexes that an earlier version of Posthorn created.
 import {
+  type Collection,
   type CreateIndexesOptions,
   type Db,
   type Document,
@@ -8,6 +9,7 @@ import {
   MongoServerError,
 } from 'mongodb'
 import { StoreUnusable } from '../store-errors.ts'
+import { type Deadline, run } from './connection.ts'
 
 export interface IndexDefinition {
   key: Record<string, 1 | -1>
@@ -67,6 +69,8 @@ export function differenceText({ collection, name, kind }: IndexDifference): str
 
 const UNAUTHORIZED = 13
 const INDEX_NOT_FOUND = 27
+/** The collection does not exist. */
+const NAMESPACE_NOT_FOUND = 26
 
 /** @param retired definitions that earlier versions created */
 export async function compareIndexes(
@@ -113,6 +117,31 @@ export async function createMissing(db: Db, differences: IndexDifference[]): Pro
       throw asRefusal(collection, error)
     }
   }
+}
+
+/** A sentence about the first collection that lacks indexes; null: none does. */
+export async function lostCollection(
+  db: Db,
+  wanted: Indexes,
+  deadline: Deadline,
+): Promise<string | null> {
+  const sentences = Object.entries(wanted).map(async ([collection, definitions]) => {
+    const there = await namesOf(db.collection(collection), deadline)
+    const missing = Object.keys(definitions).filter((name) => !there.has(name))
+    if (missing.length === 0) return null
+    return `${collection} was dropped or replaced: it lacks the indexes ${missing.join(', ')}`
+  })
+  return (await Promise.all(sentences)).find((sentence) => sentence !== null) ?? null
+}
+
+/** None if the collection does not exist. */
+async function namesOf(collection: Collection, deadline: Deadline): Promise<Set<unknown>> {
+  const found = await run(deadline, () => collection.listIndexes().toArray()).catch((error) => {
+    const { cause } = error as Error
+    if (cause instanceof MongoServerError && cause.code === NAMESPACE_NOT_FOUND) return []
+    throw error
+  })
+  return new Set(found.map(({ name }) => name))
 }
 
 type CreateIndexes = Parameters<ReturnType<Db['collection']>['createIndexes']>[0]
@@ -172,7 +201,9 @@ const REFUSALS: Record<number, (cause: MongoServerError) => string> = {
   86: conflictText,
   // DuplicateKey. Its message would quote the keys.
   11000: ({ keyPattern }) =>
-    `documents in it have the same ${Object.keys(keyPattern ?? {}).join(' and ')}.`,
+    `documents in it have the same ${Object.keys(keyPattern ?? {}).join(' and ')}, which were ` +
+    'stored while the index was missing, as after a drop of the collection. Rename the ' +
+    'collection, or delete all but one of them (docs/mongodb.md), and start again.',
 }
 
 function conflictText({ message }: MongoServerError): string {

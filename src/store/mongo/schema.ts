@@ -4,7 +4,7 @@
 // that the database was dropped or replaced: without the unique indexes, keys are not unique.
 import { randomUUID } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
-import { type Collection, type Db, MongoServerError } from 'mongodb'
+import type { Db } from 'mongodb'
 import { COLLECTIONS, type CollectionKind, type CollectionNames } from '../collection-names.ts'
 import { MINUTE_STATS_KEPT_MS } from '../minute-stats.ts'
 import { type Store, type StoreSettings, WORKER_KEPT_MS } from '../store.ts'
@@ -38,6 +38,7 @@ import {
   type IndexDefinition,
   type IndexDifference,
   type Indexes,
+  lostCollection,
   missingAmong,
   repairsByHand,
 } from './indexes.ts'
@@ -257,14 +258,16 @@ const MIGRATION_LEASE_MS = 30_000
 const MIGRATION_LOOK_MS = 500
 
 const CHECK_EVERY_MS = 5_000
-/** The code for a collection that does not exist. */
-const NAMESPACE_NOT_FOUND = 26
+/** Workers and statistics are reported again. Payloads that are stored apart have no index. */
+const KINDS_IN_PLACE: readonly string[] = ['jobs', 'endpoints', 'schedules', 'keys']
 
 interface DatabaseInPlace {
   /** Throws StoreUnavailable unless the database is complete and accepts a write. */
   prove(): Promise<void>
   /** The problem that the last check found; null: the database is complete. */
   lost(): StoreUnavailable | null
+  /** An endpoint was not found: the next check looks at all collections, not only at the jobs. */
+  suspect(): void
   stop(): void
 }
 
@@ -350,6 +353,7 @@ export function watchDatabaseInPlace(
 ): DatabaseInPlace {
   const records = db.collection<{ _id: string; provedAt: Date }>(names.meta)
   let lost: StoreUnavailable | null = null
+  let isSuspected = false
 
   function note(found: string | null): void {
     if (found === (lost?.message ?? null)) return
@@ -360,12 +364,14 @@ export function watchDatabaseInPlace(
 
   /** A database that was dropped lacks the indexes too: only a thorough check reads the record. */
   async function check(deadline: Deadline, isThorough: boolean): Promise<void> {
-    const missing = await missingJobIndexes(db.collection(names.jobs), deadline)
-    if (missing.length === 0 && lost === null && !isThorough) return
+    const isWhole = isThorough || lost !== null || isSuspected
+    isSuspected = false
+    const kinds = isWhole ? KINDS_IN_PLACE : ['jobs']
+    const needed = Object.entries(INDEXES).filter(([kind]) => kinds.includes(kind))
+    const found = await lostCollection(db, named(Object.fromEntries(needed), names), deadline)
+    if (found === null && lost === null && !isThorough) return
     const record = await run(deadline, (limit) => records.findOne({ _id: 'schema' }, { ...limit }))
-    if (record === null) return note(`the database ${db.databaseName} was dropped or replaced`)
-    if (missing.length === 0) return note(null)
-    note(`${names.jobs} was dropped or replaced: it lacks the indexes ${missing.join(', ')}`)
+    note(record === null ? `the database ${db.databaseName} was dropped or replaced` : found)
   }
 
   // A server that does not respond fails every other command, too.
@@ -374,7 +380,7 @@ export function watchDatabaseInPlace(
 
   return {
     async prove() {
-      // One deadline for all three commands, because a probe does not wait longer.
+      // One deadline for all commands, because a probe does not wait longer.
       const deadline = startDeadline()
       await check(deadline, true)
       if (lost !== null) throw lost
@@ -383,6 +389,9 @@ export function watchDatabaseInPlace(
       )
     },
     lost: () => lost,
+    suspect() {
+      isSuspected = true
+    },
     stop: () => clearInterval(timer),
   }
 }
@@ -585,14 +594,5 @@ async function usedCollections(db: Db, names: string[]): Promise<string[]> {
 
 const ADVICE =
   'Nothing is accepted, claimed or recorded until it is back. To continue with the data that is ' +
-  'there now, restart every process of Posthorn'
-
-async function missingJobIndexes(jobs: Collection, deadline: Deadline): Promise<string[]> {
-  const there = await run(deadline, () => jobs.listIndexes().toArray()).catch((error) => {
-    const { cause } = error as Error
-    if (cause instanceof MongoServerError && cause.code === NAMESPACE_NOT_FOUND) return []
-    throw error
-  })
-  const names = new Set(there.map(({ name }) => name))
-  return Object.keys(JOB_INDEXES).filter((name) => !names.has(name))
-}
+  'there now, restart every process of Posthorn. A start is refused, and says what to do, if two ' +
+  'documents were stored with one key meanwhile'

@@ -135,6 +135,7 @@ export async function storeOn(
     noteWrites(client, readiness)
     const store = assemble(context, notifier, {
       outbox,
+      onMissingEndpoint: () => inPlace.suspect(),
       commandCount: () => commandCount,
       async ready() {
         const lost = inPlace.lost()
@@ -203,6 +204,7 @@ function keysOf({ encryptionKeys }: StoreSettings): Buffer[] {
 
 interface ProcessParts {
   outbox: Outbox | null
+  onMissingEndpoint(): void
   commandCount(): number
   ready(): Promise<void>
   close(): Promise<void>
@@ -211,7 +213,7 @@ interface ProcessParts {
 function assemble(
   context: MongoContext,
   notifier: Notifier,
-  { outbox, commandCount, ready, close }: ProcessParts,
+  { outbox, onMissingEndpoint, commandCount, ready, close }: ProcessParts,
 ): Store {
   const unacknowledged = trackUnacknowledgedClaims(context)
   const eligible = rememberEligibleEndpoints(context.endpoints)
@@ -222,8 +224,8 @@ function assemble(
       return commandCount()
     },
     attemptTokens: createAttemptTokens(keysOf(context.settings)),
-    ...jobVerbs(context, eligible, unacknowledged),
-    ...endpointVerbs(context, eligible),
+    ...jobVerbs(context, eligible, unacknowledged, onMissingEndpoint),
+    ...endpointVerbs(context, eligible, onMissingEndpoint),
     ...recordVerbs(context),
     onEnd: (listener) => context.ends.add(listener),
     encryptionKeyIds: () => context.box.keyIds,
@@ -243,6 +245,7 @@ function jobVerbs(
   context: MongoContext,
   eligible: EligibleEndpoints,
   unacknowledged: UnacknowledgedClaims,
+  onMissingEndpoint: () => void,
 ) {
   const claimer = createClaimer(context, eligible, unacknowledged)
   const memory = startSweepMemory(context, eligible.forget)
@@ -250,6 +253,7 @@ function jobVerbs(
     async enqueue(jobs) {
       const { results, finished, doomed } = await enqueue(context, jobs)
       if (finished.length > 0) await tryFinishEffects(context, finished, doomed)
+      if (results.some(({ kind }) => kind === 'unknown_endpoint')) onMissingEndpoint()
       return results
     },
     due: (since) => due(context, since),
@@ -278,7 +282,11 @@ function jobVerbs(
 }
 
 /** Claims of this process see each change at once, those of other processes within 1 s. */
-function endpointVerbs(context: MongoContext, eligible: EligibleEndpoints) {
+function endpointVerbs(
+  context: MongoContext,
+  eligible: EligibleEndpoints,
+  onMissingEndpoint: () => void,
+) {
   async function changing<T>(names: string[], work: Promise<T>): Promise<T> {
     try {
       return await work
@@ -297,7 +305,11 @@ function endpointVerbs(context: MongoContext, eligible: EligibleEndpoints) {
         reports.map(({ endpoint }) => endpoint),
         reportHealth(context, reports),
       ),
-    endpointsNamed: (names) => endpointsNamed(context, names),
+    async endpointsNamed(names) {
+      const found = await endpointsNamed(context, names)
+      if (found.length < names.length) onMissingEndpoint()
+      return found
+    },
     listEndpoints: (after, limit) => listEndpoints(context, after, limit),
     deleteEndpoint: (name, options) => changing([name], deleteEndpoint(context, name, options)),
   } satisfies Partial<Store>

@@ -274,6 +274,7 @@ function copyOf(job: Job, now: number, { trace, hops }: RequestOrigin): NewJob {
     orderingKey: job.orderingKey,
     dependsOn: [],
     onFinish: job.onFinish,
+    hasEarlierOnFinish: true,
     scheduleName: null,
     originKey: null,
     trace,

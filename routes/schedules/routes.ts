@@ -91,6 +91,8 @@ function registerPut(app: FastifyInstance, { store }: ScheduleRoutes): void {
     },
     async (request, reply) => {
       const { name } = request.params
+      const { onFinish } = request.body
+      if (onFinish) await refuseUnknown(store, onFinish.endpoint, '/onFinish')
       const put = await changeSchedule(
         store,
         name,
@@ -325,9 +327,9 @@ function isSameSchedule(stored: Schedule, change: ScheduleChange): boolean {
 }
 
 /** Makes the same check as the store. */
-async function refuseUnknown(store: Store, endpoint: string): Promise<void> {
+async function refuseUnknown(store: Store, endpoint: string, path?: string): Promise<void> {
   const [stored] = await store.endpointsNamed([endpoint])
-  if (stored === undefined || stored.deleting) throw unknownEndpoint(endpoint)
+  if (stored === undefined || stored.deleting) throw unknownEndpoint(endpoint, path)
 }
 
 function readToChange(store: Store, name: string): Promise<Schedule | null> {

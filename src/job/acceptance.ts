@@ -44,15 +44,22 @@ export function namesOthers(job: NewJob): boolean {
   return namedOnFinish(job) !== null || job.dependsOn.length > 0
 }
 
-/** The onFinish in the request itself; null: it has none, or asks for that of the endpoint. */
-export function namedOnFinish({ onFinish }: Pick<NewJob, 'onFinish'>): OnFinish | null {
-  return onFinish === 'inherited' ? null : onFinish
+/**
+ * The onFinish in the request itself; null: it has none, asks for that of the endpoint, or repeats
+ * that of an earlier request (a copy of a job, a tick of a schedule).
+ */
+export function namedOnFinish({
+  onFinish,
+  hasEarlierOnFinish,
+}: Pick<NewJob, 'onFinish' | 'hasEarlierOnFinish'>): OnFinish | null {
+  return onFinish === 'inherited' || hasEarlierOnFinish === true ? null : onFinish
 }
 
 /**
  * Decides about a job whose endpoint accepts it. If the request names an onFinish, the endpoint of
- * that onFinish must exist. The default onFinish of the job's endpoint may name an endpoint that
- * does not exist: the client did not choose it, so the notice is dropped instead.
+ * that onFinish must exist. The default onFinish of the job's endpoint, and that of an earlier
+ * request, may name an endpoint that does not exist: the client did not choose it now, so the
+ * notice is dropped instead.
  *
  * @param accepts whether there is an endpoint of this name, disabled or not
  * @param stateOf null: the job is not stored
@@ -79,7 +86,7 @@ export function decideAcceptance(
   return {
     kind: 'accepted',
     maxAttempts: job.maxAttempts ?? endpoint.maxAttempts,
-    onFinish: job.onFinish === 'inherited' ? endpoint.onFinish : named,
+    onFinish: job.onFinish === 'inherited' ? endpoint.onFinish : job.onFinish,
     waitingFor,
     isDoomed,
     isBlocked: waitingFor.length > 0 || job.orderingKey !== null,

@@ -197,6 +197,8 @@ export interface NewJob {
   dependsOn: string[]
   /** `inherited`: the endpoint's value, read in the write that stores the job; null: none. */
   onFinish: OnFinish | 'inherited' | null
+  /** true: an earlier request named this onFinish, and its endpoint may be gone since then. */
+  hasEarlierOnFinish?: true
   scheduleName: string | null
   /**
    * What Posthorn created the job for: a tick of a schedule, a finish (its notice), an outbox

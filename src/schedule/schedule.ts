@@ -90,6 +90,7 @@ export function jobByHand(
     idempotency: null,
     dedupe: null,
     dependsOn: [],
+    hasEarlierOnFinish: true,
     scheduleName: source.name,
     originKey: null,
     trace,

@@ -287,7 +287,6 @@ function refusalText({ schedule, settings }: DueSchedule, result: EnqueueResult)
     case 'endpoint_disabled':
       return `endpoint "${endpoint}" is disabled`
     case 'unknown_notice_endpoint':
-      return `there is no endpoint "${result.endpoint}", which onFinish names`
     case 'key_reused':
     case 'dedupe_conflict':
     case 'id_taken':

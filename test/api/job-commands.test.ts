@@ -369,6 +369,14 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     expect(body.runAt).toBe(body.createdAt)
     expect([body.idempotencyKey, body.dedupeKey]).toEqual([null, null])
   })
+
+  it('POST /jobs/:id/copy: accepts a job whose onFinish names an endpoint that is gone', async () => {
+    const [endpoint, notified] = [await fixture.pulledEndpoint(), await fixture.pulledEndpoint()]
+    const original = await endpoint.post({ payload: 1, onFinish: notified.name })
+    await request('DELETE', `/endpoints/${notified.name}`)
+    const { status, body } = await request('POST', `/jobs/${original.body.id}/copy`)
+    expect([status, body.onFinish]).toEqual([201, original.body.onFinish])
+  })
 })
 
 const FAST = { type: 'fixed', delay: '20ms', jitter: 0 }

@@ -252,6 +252,21 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect(await noticesAt(notified)).toEqual([])
   })
 
+  test('an earlier request that named a deleted endpoint is repeated, without its notice', async () => {
+    const { store } = place
+    const name = await addEndpoint(store)
+    const notified = freshName()
+    const onFinish = { endpoint: notified, states: ALL_STATES }
+    const { id } = await enqueueOne(store, name, { onFinish, hasEarlierOnFinish: true })
+    expect((await jobOf(store, id)).onFinish).toEqual(onFinish)
+    await store.settle([success(store, await claimOne(store, name))])
+    await until(async () => {
+      await sweep(store)
+      return place.warnings.some(({ fields }) => fields.jobId === id)
+    })
+    expect((await jobOf(store, id)).state).toBe('succeeded')
+  })
+
   test.each([undefined, 'x'])(
     'a loop through notices ends at the most hops (trace: %s)',
     async (id) => {

@@ -58,7 +58,9 @@ describe('what a job takes over when it is enqueued', () => {
       kind: 'unknown_notice_endpoint',
       endpoint: 'nowhere',
     })
-    expect(decide({}, { onFinish: nowhere })).toMatchObject({ kind: 'accepted', onFinish: nowhere })
+    const accepted = { kind: 'accepted', onFinish: nowhere }
+    expect(decide({}, { onFinish: nowhere })).toMatchObject(accepted)
+    expect(decide({ onFinish: nowhere, hasEarlierOnFinish: true })).toMatchObject(accepted)
   })
 
   it('it waits for dependencies that have not succeeded, and for its turn', () => {

@@ -91,6 +91,20 @@ describe('a schedule', () => {
     expect(await read('full')).toEqual(made.body)
   })
 
+  it('names an onFinish that exists, and runs after that one is gone', async () => {
+    const onFinish = { endpoint: 'told', states: ['dead'] }
+    const refused = await put('telling', { every: '1h', onFinish }).expect(422)
+    expect(refused.body).toMatchObject({
+      code: 'endpoint_not_found',
+      errors: [{ path: '/onFinish' }],
+    })
+    await request('PUT', '/endpoints/told', { url: null }).expect(201)
+    await put('telling', { every: '1h', onFinish }).expect(201)
+    await request('DELETE', '/endpoints/told').expect(204)
+    const { body } = await request('POST', '/schedules/telling/run').expect(201)
+    expect(body.onFinish).toEqual(onFinish)
+  })
+
   it('keeps its payload byte for byte', async () => {
     const payload = '{"b": 1.0,  "a":12345678901234567890}'
     const made = await request(

@@ -77,7 +77,10 @@ function send(
     endpoint: { name: endpoint, secrets: [secret], headers: {}, statuses: {} },
     url,
     completion: null,
-    trace: null,
+    trace:
+      job.traceparent === null
+        ? null
+        : { traceparent: job.traceparent, tracestate: job.tracestate },
     now: Date.now(),
     timeoutMs,
     userAgent: USER_AGENT,

@@ -70,8 +70,12 @@ describe('a job', () => {
     const typed = await listening(['--secret', secret])
     const payload = '{"scene": 12345678901234567890, "scale": 1.0 }'
     const text = `{"endpoint":"${name}","payload":${payload}}`
-    const hops = { ...bearer, 'posthorn-hops': '3' }
-    const { id } = (await posthorn.request('POST', '/jobs', text, hops)).body
+    const trace = {
+      traceparent: '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01',
+      tracestate: 'vendor=one',
+    }
+    const origin = { ...bearer, ...trace, 'posthorn-hops': '3' }
+    const { id } = (await posthorn.request('POST', '/jobs', text, origin)).body
     await jobIn(id, 'succeeded')
     const [request] = handler.requests
     expect(request?.path).toBe('/hook')
@@ -87,6 +91,7 @@ describe('a job', () => {
       'posthorn-attempts-left': '4',
       'posthorn-fence': '1',
       'posthorn-hops': '4',
+      ...trace,
     })
     const { url } = { url: `${posthorn.url()}/jobs/${id}` }
     const read = await (await fetch(url, { headers: bearer })).text()

@@ -1,6 +1,7 @@
 // What applying a file would change: compares its endpoints and schedules with those of the server.
 import { isDeepStrictEqual } from 'node:util'
 import { type Posthorn, PosthornError } from '../../src/client/client.ts'
+import { withLowerNames } from '../../src/endpoint/extra-headers.ts'
 import { errorInCommandWords } from '../command-words.ts'
 import { isMapping, readSettingsFile, refuseFaults } from '../document.ts'
 import { cleaned } from '../terminal-text.ts'
@@ -84,7 +85,8 @@ export async function planOf(posthorn: Posthorn, items: readonly Item[]): Promis
 }
 
 /**
- * Checks that the endpoint of each schedule is in the file or on the server.
+ * Checks that the endpoint of each schedule, and that of its onFinish, is in the file or on the
+ * server.
  *
  * @param hasFaults the file has other faults: a server that does not respond is only mentioned
  * @returns lines to print after the faults
@@ -97,18 +99,22 @@ async function noteUnknownEndpoints(
 ): Promise<string[]> {
   const known = new Set(isMapping(endpoints) ? Object.keys(endpoints) : [])
   for (const [name, given] of Object.entries(isMapping(schedules) ? schedules : {})) {
-    const endpoint = isMapping(given) ? given.endpoint : undefined
-    // If it is not a valid name, the schema has reported it.
-    if (!isName(endpoint) || known.has(endpoint)) continue
-    try {
-      const stored = await readStored(posthorn, { kind: 'endpoint', name: endpoint })
-      if (stored !== null && stored.state !== 'deleting') known.add(endpoint)
-      else note(['schedules', name, 'endpoint'], `there is no endpoint "${endpoint}"`)
-    } catch (error) {
-      if (!hasFaults || !(error instanceof PosthornError)) throw error
-      return [
-        `endpoints that are not in this file were not checked: ${cleaned(errorInCommandWords(error).detail)}`,
-      ]
+    const settings: Record<string, unknown> = isMapping(given) ? given : {}
+    const { endpoint, onFinish } = settings
+    const notified = isMapping(onFinish) ? onFinish.endpoint : onFinish
+    for (const [field, named] of Object.entries({ endpoint, onFinish: notified })) {
+      // If it is not a valid name, the schema has reported it.
+      if (!isName(named) || known.has(named)) continue
+      try {
+        const stored = await readStored(posthorn, { kind: 'endpoint', name: named })
+        if (stored !== null && stored.state !== 'deleting') known.add(named)
+        else note(['schedules', name, field], `there is no endpoint "${named}"`)
+      } catch (error) {
+        if (!hasFaults || !(error instanceof PosthornError)) throw error
+        return [
+          `endpoints that are not in this file were not checked: ${cleaned(errorInCommandWords(error).detail)}`,
+        ]
+      }
     }
   }
   return []
@@ -135,8 +141,17 @@ export function differences(
 ): FieldChange[] {
   if (stored === null) return []
   return Object.entries(wanted)
-    .filter(([field, after]) => !isDeepStrictEqual(stored[field], after))
+    .filter(([field, after]) => !isSame(field, stored[field], after))
     .map(([field, after]) => ({ field, before: stored[field], after }))
+}
+
+/** The case of a header's name is no difference: the API would change nothing. */
+function isSame(field: string, before: unknown, after: unknown): boolean {
+  if (field !== 'headers' || !isMapping(before) || !isMapping(after))
+    return isDeepStrictEqual(before, after)
+  const lower = (headers: Record<string, unknown>) =>
+    withLowerNames(headers as Record<string, string>)
+  return isDeepStrictEqual(lower(before), lower(after))
 }
 
 export function isUnchanged({ version, changes }: Step): boolean {

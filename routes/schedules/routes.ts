@@ -4,6 +4,7 @@ import { isDeepStrictEqual } from 'node:util'
 import type { FastifyInstance, FastifyReply } from 'fastify'
 import { z } from 'zod'
 import { ENDPOINT_NAME_SHAPE } from '../../src/endpoint/endpoint.ts'
+import { withLowerNames } from '../../src/endpoint/extra-headers.ts'
 import { AppError } from '../../src/errors.ts'
 import { jobByHand, readSettings } from '../../src/schedule/schedule.ts'
 import { nextTick } from '../../src/schedule/timing.ts'
@@ -322,8 +323,13 @@ function isSameSchedule(stored: Schedule, change: ScheduleChange): boolean {
     stored.paused === change.paused &&
     stored.nextRunAt === change.nextRunAt &&
     Buffer.compare(stored.payload, change.payload) === 0 &&
-    isDeepStrictEqual(JSON.parse(stored.settings), JSON.parse(change.settings))
+    isDeepStrictEqual(comparable(stored), comparable(change))
   )
+}
+
+function comparable({ settings }: Pick<Schedule, 'settings'>) {
+  const { template, ...others } = readSettings(settings)
+  return { ...others, ...template, headers: withLowerNames(template.headers) }
 }
 
 /** Makes the same check as the store. */

@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto'
 import { isDeepStrictEqual } from 'node:util'
 import type { OnFinish } from '../job/job.ts'
 import type { RetryPolicy } from '../job/retry-policy.ts'
+import { withLowerNames } from './extra-headers.ts'
 import type { Ramp } from './health.ts'
 
 export const ENDPOINT_NAME_SHAPE = /^[a-z0-9][a-z0-9._-]{0,63}$/
@@ -118,8 +119,12 @@ export function isSameEndpoint(
   secret: string | null,
 ): boolean {
   if (secret !== null && secret !== stored.secrets[0]) return false
-  const fields = Object.keys(settings) as (keyof EndpointSettings)[]
-  return fields.every((field) => isDeepStrictEqual(stored[field], settings[field]))
+  const { headers, ...others } = settings
+  const fields = Object.keys(others) as (keyof typeof others)[]
+  return (
+    fields.every((field) => isDeepStrictEqual(stored[field], others[field])) &&
+    isDeepStrictEqual(withLowerNames(stored.headers), withLowerNames(headers))
+  )
 }
 
 export type EndpointState = 'active' | 'paused' | 'disabled' | 'resting' | 'deleting'

@@ -49,6 +49,13 @@ const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
  */
 const VALUE = /^[\t\x20-\x7e\x80-\xff]*$/
 
+/** For comparisons: the case of a name means nothing, and every header is sent in lower case. */
+export function withLowerNames(headers: Record<string, string>): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(headers).map(([name, value]) => [name.toLowerCase(), value]),
+  )
+}
+
 /** Why this header must not be sent, as a sentence; null if it may be sent. */
 export function extraHeaderProblem(name: string, value: string): string | null {
   const lower = name.toLowerCase()

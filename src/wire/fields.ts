@@ -184,7 +184,8 @@ export const onFinish = z.union(
         .min(1)
         .max(FINAL_STATES.length)
         .default([...FINAL_STATES])
-        .transform((states) => [...new Set(states)] as JobState[]),
+        // In one order, so that two requests for the same states are equal.
+        .transform((given) => FINAL_STATES.filter((one) => given.includes(one)) as JobState[]),
     }),
   ],
   { error: 'expected the name of an endpoint, or an object with endpoint and states' },

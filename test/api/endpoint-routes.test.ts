@@ -35,14 +35,19 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
       retry: { maxAttempts: 3, backoff: { type: 'schedule', delays: ['1s'], jitter: 0 } },
       rateLimit: { count: 5, per: '60s' },
       statuses: { 404: 'final' },
-      onFinish: { endpoint: endpoint.name, states: ['dead'] },
+      onFinish: { endpoint: endpoint.name, states: ['dead', 'cancelled'] },
       secret: `whsec_${Buffer.alloc(32, 7).toString('base64')}`,
     }
     const written = await request('PUT', path, settings)
     expect(written.status).toBe(200)
     const read = (await request('GET', path)).body
     const { secret: _, ...withoutSecret } = settings
-    const same = { ...withoutSecret, rateLimit: { count: 5, per: '1m' } }
+    const same = {
+      ...withoutSecret,
+      rateLimit: { count: 5, per: '1m' },
+      headers: { 'X-Two': 'b', 'X-ONE': settings.headers['x-one'] },
+      onFinish: { endpoint: endpoint.name, states: ['cancelled', 'dead', 'cancelled'] },
+    }
     for (const [method, body] of [
       ['PUT', settings],
       ['PUT', same],

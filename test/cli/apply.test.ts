@@ -100,7 +100,9 @@ describe('apply', () => {
     })
 
     const again = await apply(FILE)
-    expect(again.stdout).toBe(`${lines.join('\n').replaceAll('+', '=')}\nno change\n`)
+    const unchanged = `${lines.join('\n').replaceAll('+', '=')}\nno change\n`
+    expect(again.stdout).toBe(unchanged)
+    expect((await apply(FILE.replace('X-Api-Key', 'x-api-key'))).stdout).toBe(unchanged)
     expect(await read('/endpoints/invoice-pdf')).toMatchObject({ version: 1 })
     expect(await read('/schedules/nightly')).toMatchObject({ version: 1 })
   })
@@ -189,6 +191,10 @@ describe('apply', () => {
       [
         '{endpoint: nowhere, every: 1h, payload: 1}',
         /line 3: schedules\.late\.endpoint: there is no endpoint "nowhere"/,
+      ],
+      [
+        '{endpoint: early, every: 1h, payload: 1, onFinish: {endpoint: nowhere}}',
+        /line 3: schedules\.late\.onFinish: there is no endpoint "nowhere"/,
       ],
       [`{endpoint: early, every: 1h, payload: ${deep}}`, /late.*: .*64/],
       ['{endpoint: early, every: 1h}', /late\.payload: /],

@@ -118,6 +118,19 @@ describe('a schedule', () => {
     expect(bytes.text).toBe(payload)
   })
 
+  it('keeps its version over a PUT that differs in the order of states and the case of names', async () => {
+    const onFinish = { endpoint: 'work', states: ['dead', 'cancelled'] }
+    const fields = { every: '1h', headers: { 'x-key': 'a' }, onFinish }
+    const made = await put('reordered', fields).expect(201)
+    const states = ['cancelled', 'dead']
+    await put('reordered', {
+      ...fields,
+      headers: { 'X-Key': 'a' },
+      onFinish: { ...onFinish, states },
+    })
+    expect(await read('reordered')).toEqual(made.body)
+  })
+
   it('keeps its next tick over a PUT that changes nothing about when, also with an interval', async () => {
     const made = await put('steady', { every: '1h' }).expect(201)
     const again = await put('steady', { every: '60m', payload: { n: 2 } }).expect(200)

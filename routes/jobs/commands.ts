@@ -33,6 +33,7 @@ import {
   jobNotFound,
   jobParams,
   readJob,
+  readJobWithAttempts,
   sendEnqueued,
   sendJob,
   stateConflict,
@@ -187,7 +188,7 @@ async function refusal(
     case 'refused':
       return stateConflict(result.state, verb, COMMANDS[verb].needs)
     case 'unknown_endpoint':
-      return unknownEndpoint((await readJob(store, id)).endpoint)
+      return unknownEndpoint((await readJobWithAttempts(store, id)).endpoint)
     case 'dedupe_conflict':
       return new AppError('dedupe_conflict', `job ${result.jobId} has its dedupe key now`)
     default:
@@ -235,9 +236,8 @@ async function dependenciesOfCopy(
   job: Job,
 ): Promise<{ waitingFor: string[]; waived: string[] }> {
   const states = new Map<string, JobState>()
-  // The dependencies are read one after the other, because each is read with its payload.
   for (const id of job.dependsOn) {
-    const dependency = await store.getJob(id)
+    const dependency = await store.getJobWithAttempts(id)
     if (dependency !== null) states.set(id, dependency.state)
   }
   // A dependency that had succeeded stays met, even if it was deleted since then.

@@ -4,7 +4,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { z } from 'zod'
 import { AppError } from '../../src/errors.ts'
 import { bearerOf, unauthorized } from '../../src/http/access.ts'
-import type { Attempt, Job, Outcome } from '../../src/job/job.ts'
+import type { Attempt, JobWithAttempts, Outcome } from '../../src/job/job.ts'
 import { isJobId } from '../../src/job/job-id.ts'
 import {
   DEFAULT_RETRY,
@@ -22,7 +22,7 @@ import { RawJson } from '../../src/wire/envelope.ts'
 import { duration, instantText, responseInstant, text } from '../../src/wire/fields.ts'
 import { trustConnection } from '../http/connections.ts'
 import type { RouteError } from '../http/route-schema.ts'
-import { jobParams, readJob } from './job-reply.ts'
+import { jobParams, readJobWithAttempts } from './job-reply.ts'
 
 const MAX_RESULT_BYTES = 65_536
 const NO_RESULT = 'null'
@@ -282,7 +282,7 @@ function leaseOf(store: Store, request: FastifyRequest): ProvenLease {
 /** The job of the request, and the lease that its token proves. The lease may have ended by now. */
 async function readHeldJob(store: Store, request: FastifyRequest) {
   const proven = request.lease as ProvenLease
-  const job = await readJob(store, proven.jobId)
+  const job = await readJobWithAttempts(store, proven.jobId)
   return { job, lease: { ...proven, endpoint: job.endpoint } }
 }
 
@@ -290,7 +290,7 @@ async function readHeldJob(store: Store, request: FastifyRequest) {
  * The record of the attempt. If the attempt is over already, the record is not stored: the guard of
  * the write does not match.
  */
-function attemptOf(store: Store, job: Job, outcome: Outcome, message: string): Attempt {
+function attemptOf(store: Store, job: JobWithAttempts, outcome: Outcome, message: string): Attempt {
   const finishedAt = store.clock.now()
   const startedAt = job.lease?.claimedAt ?? finishedAt
   return {
@@ -312,7 +312,7 @@ type ReportedEnd = Exclude<Settlement, { event: 'await' }>
 function traced<T>(
   { headers }: FastifyRequest,
   verb: 'complete' | 'fail',
-  job: Job,
+  job: JobWithAttempts,
   { number, outcome }: Attempt,
   work: () => Promise<T>,
 ): Promise<T> {
@@ -326,7 +326,7 @@ function traced<T>(
   })
 }
 
-async function settle(parts: CompletionRoutes, job: Job, settlement: ReportedEnd) {
+async function settle(parts: CompletionRoutes, job: JobWithAttempts, settlement: ReportedEnd) {
   const { store, countEnd, unanswered } = parts
   const result = await unanswered.noting(settlement, () =>
     store.settle([settlement], { durable: true }),
@@ -352,13 +352,13 @@ async function settle(parts: CompletionRoutes, job: Job, settlement: ReportedEnd
 /**
  * Returns null if the attempt has already ended by a report, so that this report changes nothing.
  */
-function staleReasonOf(job: Job, { fence }: ProvenLease): StaleReason | null {
+function staleReasonOf(job: JobWithAttempts, { fence }: ProvenLease): StaleReason | null {
   const last = job.fence === fence ? job.attempts.at(-1)?.outcome : undefined
   if (job.state === 'cancelled' || last === 'cancelled') return 'cancelled'
   return last === 'succeeded' || last === 'failed' ? null : 'lease_lost'
 }
 
-function leaseLost(job: Job): AppError {
+function leaseLost(job: JobWithAttempts): AppError {
   return new AppError(
     'lease_lost',
     `this attempt no longer holds the job, which is ${job.state} at attempt ${job.attemptCount}`,

@@ -4,12 +4,12 @@ import { z } from 'zod'
 import { type Endpoint, endpointState, isTripped } from '../../src/endpoint/endpoint.ts'
 import { slotsAfterRest } from '../../src/endpoint/health.ts'
 import { formatDuration } from '../../src/job/duration.ts'
-import { isFinal, JOB_STATES, type Job } from '../../src/job/job.ts'
+import { isFinal, JOB_STATES, type JobSummary } from '../../src/job/job.ts'
 import type { Store } from '../../src/store/store.ts'
 import { canDeliver, isLive } from '../../src/store/worker-liveness.ts'
 import { instantText, responseInstant } from '../../src/wire/fields.ts'
 import { noQuery } from '../http/route-schema.ts'
-import { jobParams, readJob } from './job-reply.ts'
+import { jobParams, readJobWithAttempts } from './job-reply.ts'
 import { PULLER } from './pull.ts'
 
 export const EXPLAIN_REASONS = [
@@ -59,7 +59,7 @@ export function registerExplainRoute(app: FastifyInstance, { store }: { store: S
       },
     },
     async (request) => {
-      const job = await readJob(store, request.params.id)
+      const job = await readJobWithAttempts(store, request.params.id)
       const { reason, detail, expectedAt } = await explain(store, job)
       const { state, version } = job
       return { state, version, reason, detail, expectedAt: instantText(expectedAt) }
@@ -68,7 +68,7 @@ export function registerExplainRoute(app: FastifyInstance, { store }: { store: S
 }
 
 /** Finds the reason. Possible reasons are checked in the order in which they would have to end. */
-async function explain(store: Store, job: Job): Promise<Explanation> {
+async function explain(store: Store, job: JobSummary): Promise<Explanation> {
   const now = store.clock.now()
   if (isFinal(job.state)) return whyFinal(job)
   if (job.lease !== null) return whyRunning(store, job, job.lease, now)
@@ -101,7 +101,7 @@ function because(
   return { reason, detail, expectedAt }
 }
 
-function whyFinal({ state, failure }: Job): Explanation {
+function whyFinal({ state, failure }: JobSummary): Explanation {
   return because('final', `the job is ${state}${failure === null ? '' : `: ${failure.message}`}`)
 }
 
@@ -111,8 +111,8 @@ function whyFinal({ state, failure }: Job): Explanation {
  */
 async function whyRunning(
   store: Store,
-  { phase, attemptCount }: Job,
-  { workerId, expiresAt }: NonNullable<Job['lease']>,
+  { phase, attemptCount }: JobSummary,
+  { workerId, expiresAt }: NonNullable<JobSummary['lease']>,
   now: number,
 ): Promise<Explanation> {
   const attempt = `attempt ${attemptCount}`
@@ -155,7 +155,7 @@ function ago(instant: number, now: number): string {
   return `${formatDuration(Math.floor(passedMs / unitMs) * unitMs)} ago`
 }
 
-async function whyBlocked(store: Store, job: Job): Promise<Explanation | null> {
+async function whyBlocked(store: Store, job: JobSummary): Promise<Explanation | null> {
   if (job.waitingFor.length > 0) {
     const final = new Set(await store.finalAmong(job.waitingFor))
     const open = job.waitingFor.filter((id) => !final.has(id))

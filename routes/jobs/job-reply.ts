@@ -3,7 +3,7 @@
 import type { FastifyReply } from 'fastify'
 import { z } from 'zod'
 import { AppError } from '../../src/errors.ts'
-import type { Job, JobState, NewJob } from '../../src/job/job.ts'
+import type { Job, JobState, JobWithAttempts, NewJob } from '../../src/job/job.ts'
 import { isJobId } from '../../src/job/job-id.ts'
 import type { EnqueueResult, Store } from '../../src/store/store.ts'
 import { jobJson, storedOrThrow } from '../../src/wire/jobs.ts'
@@ -16,6 +16,20 @@ export const jobParams = z.object({ id: z.string() })
 /** @throws AppError job_not_found */
 export async function readJob(store: Pick<Store, 'getJob'>, id: string): Promise<Job> {
   const job = isJobId(id) ? await store.getJob(id) : null
+  if (job === null) throw jobNotFound(id)
+  return job
+}
+
+/**
+ * Like readJob, for a request that needs neither payload nor result.
+ *
+ * @throws AppError job_not_found
+ */
+export async function readJobWithAttempts(
+  store: Pick<Store, 'getJobWithAttempts'>,
+  id: string,
+): Promise<JobWithAttempts> {
+  const job = isJobId(id) ? await store.getJobWithAttempts(id) : null
   if (job === null) throw jobNotFound(id)
   return job
 }

@@ -162,12 +162,15 @@ export interface JobSummary {
   version: number
 }
 
-export interface Job extends JobSummary {
+export interface JobWithAttempts extends JobSummary {
+  /** The last MAX_ATTEMPTS_KEPT, oldest first. */
+  attempts: Attempt[]
+}
+
+export interface Job extends JobWithAttempts {
   /** JSON text, byte for byte as the endpoint returned it. */
   result: string | null
   resultTruncated: boolean
-  /** The last MAX_ATTEMPTS_KEPT, oldest first. */
-  attempts: Attempt[]
   payload: Uint8Array
 }
 

@@ -45,6 +45,7 @@ async function useUsualVerbs(store: Store, endpoint: string): Promise<void> {
     await store.settle(claimed.slice(1).map((job) => success(store, job)))
     await store.release(claimed.slice(0, 1).map(leaseOf))
     await store.getJob(jobIdOf(claimed))
+    await store.getJobWithAttempts(jobIdOf(claimed))
     await store.getPayload(jobIdOf(claimed))
     await store.finalAmong(claimed.map(({ jobId }) => jobId))
     await store.sweep(SWEEP)

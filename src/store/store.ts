@@ -18,6 +18,7 @@ import type {
   Job,
   JobState,
   JobSummary,
+  JobWithAttempts,
   Lease,
   NewJob,
   Progress,
@@ -39,10 +40,7 @@ export interface Store {
   readonly commandCount: number
   /** Creates and reads the tokens that authorize a handler's reports about its attempt. */
   readonly attemptTokens: AttemptTokens
-  /**
-   * The ids of the encryption keys of this process, that of the key that encrypts first. An id
-   * reveals nothing else about its key. Empty: no key was needed yet.
-   */
+  /** Ids (keyIdOf) of the encryption keys, the one that encrypts first; empty: none was needed. */
   encryptionKeyIds(): string[]
   /** null: no outbox is set, and SQLite has none. */
   readonly outbox: Outbox | null
@@ -91,6 +89,8 @@ export interface Store {
   /** `ifVersion` as of edit; absent: null. */
   deleteJob(id: string, ifVersion?: number | null): Promise<DeleteJobResult>
   getJob(id: string): Promise<Job | null>
+  /** Reads neither the payload nor the result, which can be large. */
+  getJobWithAttempts(id: string): Promise<JobWithAttempts | null>
   getPayload(id: string): Promise<Uint8Array | null>
   listJobs(query: JobQuery): Promise<Page<JobSummary>>
   /** Returns the ids of final and deleted jobs: one query for all requests that wait. */

@@ -40,6 +40,8 @@ describe.each(ENGINES)('on %s', (engine) => {
     const job = await jobOf(store, id)
     expect(Buffer.compare(job.payload, payload)).toBe(0)
     expect(job.payloadBytes).toBe(payload.byteLength)
+    const { payload: _, result: __, resultTruncated: ___, ...others } = job
+    expect(await store.getJobWithAttempts(id)).toEqual(others)
   }
 
   async function queued(size: number, fields: Partial<NewJob> = {}): Promise<Job> {

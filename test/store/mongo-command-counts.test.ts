@@ -2,6 +2,7 @@
 import { randomBytes } from 'node:crypto'
 import { BSON, type CommandStartedEvent } from 'mongodb'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import type { Job } from '../../src/job/job.ts'
 import { openDatabase } from '../../src/store/mongo/schema.ts'
 import { storeOn } from '../../src/store/mongo/store.ts'
 import {
@@ -115,6 +116,19 @@ it('a claim from 100 endpoints with a job each costs no more than 8 commands', a
 
   expect(result.jobs.map(({ endpoint }) => endpoint)).toEqual(names)
   expect(count).toBeLessThanOrEqual(8)
+})
+
+it('a job with a large payload costs 1 command if neither payload nor result is read', async () => {
+  const { store } = place
+  const endpoint = await addEndpoint(store)
+  const payload = Buffer.from(`"${'x'.repeat(100_000)}"`)
+  const [id = ''] = await enqueueMany(store, endpoint, 1, { payload })
+  const whole = await commandsOf(() => store.getJob(id))
+  const { result, count } = await commandsOf(() => store.getJobWithAttempts(id))
+  const { payload: read, result: _, resultTruncated: __, ...others } = whole.result as Job
+  expect(read.byteLength).toBe(payload.byteLength)
+  expect(result).toEqual(others)
+  expect([whole.count, count]).toEqual([2, 1])
 })
 
 it('an idle look for work costs 1 command, whatever is stored', async () => {

@@ -109,6 +109,7 @@ async function addBlocked(store: Store, other: Store): Promise<string> {
 async function readAll(store: Store, endpoint: string, jobId: string): Promise<void> {
   const now = store.clock.now()
   await store.getJob(jobId)
+  await store.getJobWithAttempts(jobId)
   await store.getPayload(jobId)
   await store.finalAmong([jobId])
   await store.due(null)

@@ -3,13 +3,14 @@
 // order. Queued and succeeded ones have none, because each job would be written to it and removed:
 // they are looked for among all jobs of the endpoint, or of all endpoints.
 import type { Document, Filter } from 'mongodb'
-import type { Job, JobState, JobSummary } from '../../job/job.ts'
+import type { Job, JobState, JobSummary, JobWithAttempts } from '../../job/job.ts'
 import { firstIdAt } from '../../job/job-id.ts'
 import { type JobQuery, MAX_ENTRIES_PER_PAGE, type Page } from '../store.ts'
 import { readWhole } from './bodies.ts'
 import { endpointsWith } from './claim.ts'
 import { type Deadline, type MongoContext, run, startDeadline } from './connection.ts'
 import {
+  attemptOf,
   BY_ID,
   type JobDocument,
   jobOf,
@@ -21,6 +22,8 @@ import {
 } from './job-document.ts'
 import type { JobIndex } from './schema.ts'
 
+/** The fields that getJobWithAttempts leaves out. */
+const UNREAD = { payload: 0, result: 0, keys: 0 } as const
 /** The states in the indexes `unsuccessful`. */
 const UNSUCCESSFUL: ReadonlySet<JobState> = new Set(['dead', 'cancelled'])
 /** Scans that MongoDB merges in the order of a sort: by default it does so with up to 200. */
@@ -29,6 +32,20 @@ const MAX_MERGED = 100
 export async function getJob(context: MongoContext, id: string): Promise<Job | null> {
   const [document] = await readWhole(context, { _id: id }, { count: 1 }, startDeadline())
   return document === undefined ? null : jobOf(document, context.box)
+}
+
+export async function getJobWithAttempts(
+  context: MongoContext,
+  id: string,
+): Promise<JobWithAttempts | null> {
+  const document = await run(startDeadline(), (limit) =>
+    context.jobs.findOne<Omit<JobDocument, keyof typeof UNREAD>>(
+      { _id: id },
+      { projection: UNREAD, ...limit },
+    ),
+  )
+  if (document === null) return null
+  return { ...summaryOf(document, context.box), attempts: document.attempts.map(attemptOf) }
 }
 
 export async function getPayload(context: MongoContext, id: string): Promise<Uint8Array | null> {

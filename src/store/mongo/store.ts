@@ -38,7 +38,7 @@ import { enqueue } from './enqueue.ts'
 import { startError } from './errors.ts'
 import { rememberPendingEffects, tryFinishEffects } from './finish-effects.ts'
 import type { BodyDocument, JobDocument } from './job-document.ts'
-import { finalAmong, getJob, getPayload, listJobs } from './jobs.ts'
+import { finalAmong, getJob, getJobWithAttempts, getPayload, listJobs } from './jobs.ts'
 import { reencryptEndpoints, reencryptSchedules } from './key-rotation.ts'
 import { heartbeat, release, renew } from './leases.ts'
 import { Notifier, QUEUED_JOBS } from './notifier.ts'
@@ -272,6 +272,7 @@ function jobVerbs(
     edit: (id, change, ifVersion) => edit(context, id, change, ifVersion),
     deleteJob: (id, ifVersion) => deleteJob(context, id, ifVersion),
     getJob: (id) => getJob(context, id),
+    getJobWithAttempts: (id) => getJobWithAttempts(context, id),
     getPayload: (id) => getPayload(context, id),
     listJobs: (query) => listJobs(context, query),
     finalAmong: (ids) => finalAmong(context, ids),

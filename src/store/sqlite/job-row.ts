@@ -10,6 +10,7 @@ import {
   type Job,
   type JobState,
   type JobSummary,
+  type JobWithAttempts,
   type Lease,
   MAX_ATTEMPTS_KEPT,
   type NewJob,
@@ -71,10 +72,13 @@ export interface SummaryRow {
   failure_message: string | null
 }
 
-export interface JobRow extends SummaryRow {
+export interface RowWithAttempts extends SummaryRow {
+  attempts: string | null
+}
+
+export interface JobRow extends RowWithAttempts {
   result: string | null
   result_truncated: number
-  attempts: string | null
   payload: Uint8Array
 }
 
@@ -260,6 +264,10 @@ export function toSummary(row: SummaryRow, keys: KeyRing): JobSummary {
         : { endpoint: row.notice_endpoint, states: parsed(row.notice_states, []) },
     version: row.version,
   }
+}
+
+export function withAttempts(row: RowWithAttempts, keys: KeyRing): JobWithAttempts {
+  return { ...toSummary(row, keys), attempts: readAttempts(row.attempts) }
 }
 
 export function toJob(row: JobRow, keys: KeyRing): Job {

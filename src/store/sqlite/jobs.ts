@@ -1,6 +1,12 @@
 // Reads jobs: one by id, its payload, lists by age, and which of many are final.
 
-import { isFinal, type Job, type JobState, type JobSummary } from '../../job/job.ts'
+import {
+  isFinal,
+  type Job,
+  type JobState,
+  type JobSummary,
+  type JobWithAttempts,
+} from '../../job/job.ts'
 import { firstIdAt } from '../../job/job-id.ts'
 import { type JobQuery, MAX_ENTRIES_PER_PAGE, type Page } from '../store.ts'
 import type { Database } from './connection.ts'
@@ -8,13 +14,17 @@ import { inStates, UNSUCCESSFUL } from './guards.ts'
 import {
   JOB_COLUMNS,
   type JobRow,
+  type RowWithAttempts,
   SUMMARY_COLUMNS,
   type SummaryRow,
   toJob,
   toSummary,
+  withAttempts,
 } from './job-row.ts'
 
 export const JOB_OF_ID = `select ${JOB_COLUMNS}, origin_key from jobs where id = $id`
+
+export const JOB_WITH_ATTEMPTS = `select ${SUMMARY_COLUMNS}, attempts from jobs where id = $id`
 
 export const PAYLOAD_OF = `
 select bytes from payloads where seq = (select seq from jobs where id = $id)`
@@ -29,6 +39,16 @@ const ABOVE_ALL = '~'
 
 export function getJob(database: Database, id: string): Promise<Job | null> {
   return database.connection.read(() => jobOfId(database, id))
+}
+
+export function getJobWithAttempts(
+  { connection, keys }: Database,
+  id: string,
+): Promise<JobWithAttempts | null> {
+  return connection.read(() => {
+    const row = connection.statement(JOB_WITH_ATTEMPTS).get({ id })
+    return row === undefined ? null : withAttempts(row as unknown as RowWithAttempts, keys)
+  })
 }
 
 export function getPayload({ connection }: Database, id: string): Promise<Uint8Array | null> {

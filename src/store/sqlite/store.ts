@@ -25,7 +25,7 @@ import {
 import { enqueue } from './enqueue.ts'
 import { openFences } from './fences.ts'
 import { watchFileInPlace } from './file-in-place.ts'
-import { finalAmong, getJob, getPayload, listJobs } from './jobs.ts'
+import { finalAmong, getJob, getJobWithAttempts, getPayload, listJobs } from './jobs.ts'
 import { createKeyRing } from './key-file.ts'
 import { reencryptEndpoints, reencryptSchedules } from './key-rotation.ts'
 import { heartbeat, release, renew } from './leases.ts'
@@ -112,6 +112,7 @@ function createStore(database: Database): Store {
     edit: (id, change, ifVersion) => edit(database, id, change, ifVersion),
     deleteJob: (id, ifVersion) => deleteJob(database, id, ifVersion),
     getJob: (id) => getJob(database, id),
+    getJobWithAttempts: (id) => getJobWithAttempts(database, id),
     getPayload: (id) => getPayload(database, id),
     listJobs: (query) => listJobs(database, query),
     finalAmong: (ids) => finalAmong(database, ids),

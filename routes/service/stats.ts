@@ -6,14 +6,13 @@ import { formatDuration } from '../../src/job/duration.ts'
 import type { EndpointStats } from '../../src/stats/metrics.ts'
 import {
   DURATION_BOUNDS_MS,
+  MINUTE_MS,
   MINUTE_STATS_KEPT_MS,
   type MinuteStats,
 } from '../../src/store/minute-stats.ts'
 import type { Store } from '../../src/store/store.ts'
 import { duration, endpointName, instantText } from '../../src/wire/fields.ts'
 import type { Snapshots } from './queue-snapshot.ts'
-
-const MINUTE_MS = 60_000
 
 const statsQuery = z
   .strictObject({

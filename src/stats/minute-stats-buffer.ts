@@ -1,9 +1,8 @@
 // Statistics, per minute and endpoint, of the attempts that this process ended.
 // minute-stat-reports.ts writes them to the store.
 import type { Outcome } from '../job/job.ts'
-import { DURATION_BOUNDS_MS, type MinuteStats } from '../store/minute-stats.ts'
+import { DURATION_BOUNDS_MS, type MinuteStats, minuteOf } from '../store/minute-stats.ts'
 
-const MINUTE_MS = 60_000
 /**
  * These outcomes are neither a success nor a failure of the endpoint: a request cancelled the
  * attempt, the worker aborted it, or the endpoint asked for fewer requests. `accepted` does not end
@@ -36,7 +35,7 @@ export function createMinuteStatsBuffer(): MinuteStatsBuffer {
   return {
     add(endpoint, outcome, durationMs, now) {
       if (NOT_COUNTED.has(outcome)) return
-      const minute = now - (now % MINUTE_MS)
+      const minute = minuteOf(now)
       const key = `${minute} ${endpoint}`
       if (open.size >= MAX_OPEN && !open.has(key)) {
         leftOut++

@@ -213,22 +213,14 @@ export function resumeEndpoint(
   return changeEndpoint(context, name, ifVersion, fields, isStopped)
 }
 
-export async function rotateSecret(
+export function rotateSecret(
   context: MongoContext,
   name: string,
   secret: string,
   overlapMs: number,
   ifVersion: number | null = null,
 ): Promise<Endpoint | OtherVersion | { fullUntil: number } | null> {
-  const deadline = startDeadline()
-  for (let round = 0; round < MAX_ROUNDS; round++) {
-    const stored = await findEndpoint(context, name, deadline)
-    const other = otherVersion(stored, ifVersion)
-    if (other !== null) return other
-    if (stored === null) return null
-    const endpoint = shown(context, stored)
-    if (stored.deleting) return endpoint
-    decrypted(endpoint)
+  return updateAsRead(context, name, ifVersion, (stored) => {
     const now = context.clock.now()
     const valid = validSecrets(stored, now).map(({ sealed, until }) => ({
       sealed,
@@ -236,18 +228,10 @@ export async function rotateSecret(
     }))
     const sealed = context.box.seal(secret, name)
     const rotated = rotatedSecrets(valid, { sealed, until: null }, overlapMs, now)
-    if ('fullUntil' in rotated) return rotated
+    if ('fullUntil' in rotated) return { refusal: rotated }
     const secrets = rotated.map((one) => ({ ...one, until: dateOrNull(one.until) }))
-    const written = await run(deadline, (limit) =>
-      context.endpoints.findOneAndUpdate(
-        { _id: name, version: stored.version, deleting: false },
-        { $set: { secrets, updatedAt: new Date(now) }, $inc: { version: 1 } },
-        { returnDocument: 'after', ...limit },
-      ),
-    )
-    if (written !== null) return shown(context, written)
-  }
-  throw new StoreUnavailable('the endpoint changed each time it was read')
+    return { update: { $set: { secrets, updatedAt: new Date(now) }, $inc: { version: 1 } } }
+  })
 }
 
 export async function reportHealth(context: MongoContext, reports: HealthReport[]): Promise<void> {
@@ -428,17 +412,29 @@ function newSecret(context: MongoContext, name: string, secret: string): SealedS
 }
 
 /** @param isChanged an expression over the stored document: whether its version increases */
-async function changeEndpoint(
+function changeEndpoint(
   context: MongoContext,
   name: string,
   ifVersion: number | null,
   fields: Partial<EndpointDocument>,
   isChanged: object,
 ): Changed {
-  const deadline = startDeadline()
   const updatedAt = { $cond: [isChanged, nowOf(context), '$updatedAt'] }
   const version = { $add: ['$version', { $cond: [isChanged, 1, 0] }] }
   const update = [{ $set: { ...fields, updatedAt, version } }]
+  return updateAsRead(context, name, ifVersion, () => ({ update }))
+}
+
+/** Updates the version that was read, and reads again if another write came in between. */
+async function updateAsRead<Refusal = never>(
+  context: MongoContext,
+  name: string,
+  ifVersion: number | null,
+  decide: (
+    stored: EndpointDocument,
+  ) => { update: UpdateFilter<EndpointDocument> | Document[] } | { refusal: Refusal },
+): Promise<Endpoint | OtherVersion | Refusal | null> {
+  const deadline = startDeadline()
   for (let round = 0; round < MAX_ROUNDS; round++) {
     const stored = await findEndpoint(context, name, deadline)
     const other = otherVersion(stored, ifVersion)
@@ -449,10 +445,12 @@ async function changeEndpoint(
     if (stored.deleting) return endpoint
     // Decrypts before the write: a failure after it would hide that the write was made.
     decrypted(endpoint)
+    const decision = decide(stored)
+    if ('refusal' in decision) return decision.refusal
     const written = await run(deadline, (limit) =>
       context.endpoints.findOneAndUpdate(
         { _id: name, deleting: false, version: stored.version },
-        update,
+        decision.update,
         { returnDocument: 'after', ...limit },
       ),
     )

@@ -88,6 +88,18 @@ export class PollLoop {
   }
 }
 
+/** At most this long, and this many poll intervals. */
+const HINTED_POLL = { factor: 20, mostMs: 5_000 }
+
+/**
+ * The poll interval of an idle loop while the store gives a hint at all work: its looks only make
+ * up for a lost hint.
+ */
+export function hintedPollMs(pollIntervalMs: number): number {
+  const { factor, mostMs } = HINTED_POLL
+  return Math.max(pollIntervalMs, Math.min(mostMs, pollIntervalMs * factor))
+}
+
 /** Waits before a retry. */
 export async function waitBackOff(failures: number, backOff: BackOff): Promise<void> {
   await sleep(backOffMs(failures, backOff))

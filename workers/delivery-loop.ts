@@ -20,7 +20,7 @@ import type { Logger } from 'pino'
 import { type BatchSize, createBatchSize } from '../src/batch-size.ts'
 import { type Endpoint, endpointState } from '../src/endpoint/endpoint.ts'
 import type { ClaimedJob } from '../src/job/job.ts'
-import { PollLoop, waitBackOff } from '../src/loop.ts'
+import { hintedPollMs, PollLoop, waitBackOff } from '../src/loop.ts'
 import type { Claim, EndpointShare, Store } from '../src/store/store.ts'
 import { StoreUnavailable, StoreUnusable } from '../src/store/store-errors.ts'
 import { traceClaim } from '../src/tracing.ts'
@@ -104,11 +104,6 @@ const LOOK_INTERVAL_MS = { least: 20, most: 5_000 }
  * would take the time that claims need. `idle`: no endpoint is ready, so no claim needs the time.
  */
 const LOOK_SHARE = { ready: 1 / 10, idle: 1 / 2 }
-/**
- * While the store gives a hint for every due job, an idle worker looks only in case a hint was
- * lost, and less often than every POLL_INTERVAL.
- */
-const HINTED_POLL = { factor: 20, mostMs: 5_000 }
 /** A worker is idle when it has had no attempt for this long. */
 const IDLE_AFTER_MS = 5_000
 /** The cause stays until the worker is restarted with another key. */
@@ -237,11 +232,7 @@ export class DeliveryLoop {
     const { pollIntervalMs, store } = this.#parts
     if (this.#unsettledCount > 0) this.#busyAtMs = performance.now()
     const isIdle = performance.now() - this.#busyAtMs > IDLE_AFTER_MS
-    if (!isIdle || !store.hintsAtAllWork) return pollIntervalMs
-    return Math.max(
-      pollIntervalMs,
-      Math.min(HINTED_POLL.mostMs, pollIntervalMs * HINTED_POLL.factor),
-    )
+    return isIdle && store.hintsAtAllWork ? hintedPollMs(pollIntervalMs) : pollIntervalMs
   }
 
   async #look(): Promise<void> {

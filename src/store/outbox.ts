@@ -22,6 +22,8 @@ export interface Outbox {
    * function that removes the listener.
    */
   onDocument(listener: () => void): () => void
+  /** Whether listeners are called for each insert of any process now. */
+  readonly hintsAtAllDocuments: boolean
 }
 
 /** The databases of MongoDB itself. */

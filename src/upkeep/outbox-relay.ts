@@ -6,7 +6,7 @@ import type { Logger } from 'pino'
 import { createBatchSize } from '../batch-size.ts'
 import { AppError } from '../errors.ts'
 import type { NewJob } from '../job/job.ts'
-import { PollLoop } from '../loop.ts'
+import { hintedPollMs, PollLoop } from '../loop.ts'
 import {
   OUTBOX_HOLD_MS,
   type Outbox,
@@ -20,6 +20,11 @@ const MAX_TAKEN = 100
 /** Half of the hold. A write that is sent within this time may take the other half. */
 const SURE_OF_HOLD_MS = OUTBOX_HOLD_MS / 2
 const BACK_OFF = { firstMs: 100, maxMs: 2_000 }
+/**
+ * The relay is idle when it has moved nothing for this long. No hint tells that a hold has ended:
+ * by then, those of a relay that died before this one began have.
+ */
+const IDLE_AFTER_MS = 2 * OUTBOX_HOLD_MS
 
 /** Loaded on demand: the schemas take 20 MB, which a worker without an outbox does not need. */
 const loadWire = () => import('../wire/jobs.ts')
@@ -63,17 +68,23 @@ export class OutboxRelay {
   /** Documents that were taken and are not moved yet: after a failure their move is retried. */
   #held: HeldDocuments = { taken: [], sureUntilMs: 0 }
   #stopListening = () => {}
+  /** By the monotonic clock: the start, or the last move or failure. */
+  #busyAtMs = 0
 
   constructor(parts: Parts) {
     this.#parts = parts
-    const report = (err: unknown) => parts.log.warn({ err }, 'outbox.failed')
+    const report = (err: unknown) => {
+      this.#busyAtMs = performance.now()
+      parts.log.warn({ err }, 'outbox.failed')
+    }
     this.#loop = new PollLoop({
-      turn: async () => ((await this.#moveSome()) === 0 ? parts.pollIntervalMs : 0),
+      turn: () => this.#moveAndRest(),
       onFailure: { backOff: BACK_OFF, report },
     })
   }
 
   start(): void {
+    this.#busyAtMs = performance.now()
     this.#stopListening = this.#parts.outbox.onDocument(() => this.#loop.wake())
     this.#loop.start()
   }
@@ -82,6 +93,17 @@ export class OutboxRelay {
   async stop(): Promise<void> {
     this.#stopListening()
     await this.#loop.stop()
+  }
+
+  /** The rest before the next look, in ms. */
+  async #moveAndRest(): Promise<number> {
+    const { outbox, pollIntervalMs } = this.#parts
+    if ((await this.#moveSome()) > 0) {
+      this.#busyAtMs = performance.now()
+      return 0
+    }
+    const isIdle = performance.now() - this.#busyAtMs > IDLE_AFTER_MS
+    return isIdle && outbox.hintsAtAllDocuments ? hintedPollMs(pollIntervalMs) : pollIntervalMs
   }
 
   /** Returns how many documents left the outbox. */

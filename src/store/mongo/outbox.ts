@@ -120,6 +120,9 @@ export function openOutbox(
     setAside: (refused) => setAside(outbox, refused),
     stats: () => stats(outbox),
     onDocument: (listener) => notifier.onWork(listener),
+    get hintsAtAllDocuments() {
+      return notifier.isWatching
+    },
     close: () => notifier.close(),
   }
 }

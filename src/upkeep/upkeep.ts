@@ -30,6 +30,11 @@ const RENEW_PART = 3 / 4
 const STANDBY_WAIT_MS = 400
 /** Keeps processes from reading the lease at the same instant. */
 const MAX_JITTER_MS = 50
+/**
+ * A process that waits for the lease also looks at it after a hint at work, at most this often. On
+ * SQLite every write is a hint, and so is the one that gives the lease back.
+ */
+const HINTED_LOOK_EVERY_MS = 500
 /** The rest after another process was quicker to take the lease. */
 const OUTRUN_REST_MS = 100
 /** The key of the API may change while this process has the lease. */
@@ -74,6 +79,10 @@ export class Upkeep {
   /** The parts run while this process has the lease. */
   #parts: Part[] = []
   #isFreeForStandby = false
+  /** By the monotonic clock: when this process looked at the lease of another one. */
+  #lookedAtMs = Number.NEGATIVE_INFINITY
+  #hintTimer: NodeJS.Timeout | null = null
+  #stopListening = () => {}
   #keyCheckedAtMs = Number.NEGATIVE_INFINITY
   /** By the monotonic clock. Before this time no lease of a job counts as expired. */
   #reclaimFromMs = 0
@@ -94,13 +103,30 @@ export class Upkeep {
   }
 
   start(): void {
+    // A stand-by would open a change stream for this, or poll a file.
+    if (!this.#options.isStandby) this.#stopListening = this.#store.onWork(() => this.#onHint())
     this.#loop.start()
   }
 
   /** Resolves when no write is in progress. Another process may take over at once. */
   async stop(): Promise<void> {
+    this.#stopListening()
+    if (this.#hintTimer !== null) clearTimeout(this.#hintTimer)
     await this.#loop.stop()
     if (this.#parts.length > 0) await this.#end()
+  }
+
+  #onHint(): void {
+    if (this.#hintTimer !== null || this.#parts.length > 0) return
+    const waitMs = this.#lookedAtMs + HINTED_LOOK_EVERY_MS - performance.now()
+    this.#hintTimer = setTimeout(
+      () => {
+        this.#hintTimer = null
+        if (this.#parts.length === 0) this.#loop.wake()
+      },
+      Math.max(0, waitMs),
+    )
+    this.#hintTimer.unref()
   }
 
   async #turn(): Promise<number> {
@@ -132,6 +158,7 @@ export class Upkeep {
 
   async #takeIfFree(): Promise<number> {
     const lookedAtMs = performance.now()
+    this.#lookedAtMs = lookedAtMs
     const known = await this.#store.upkeepLease()
     const now = this.#store.clock.now()
     if (known !== null && !mayTakeUpkeep(known, this.#lease, now)) {

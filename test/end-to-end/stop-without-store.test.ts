@@ -90,4 +90,20 @@ describe.each(ENGINES)('on %s', { timeout: 60_000 }, (engine) => {
     expect(performance.now() - askedAtMs).toBeLessThan(GRACE_MS + OVERRUN_MS + LATE_MS)
     expect(worker.stderr()).toBe('')
   })
+
+  it('an API that cannot store its last counts logs how many were lost', async () => {
+    const api = await posthorn.startApi({ STORE_URL: store.url })
+    await posthorn.request('PUT', '/endpoints/pulled', { url: null })
+    await posthorn.request('POST', '/jobs', { endpoint: 'pulled', payload: 1 })
+    const claimed = await posthorn.request('POST', '/endpoints/pulled/claim')
+    const [{ id, token }] = claimed.body.jobs
+    const authorization = `Bearer ${token}`
+    const done = await posthorn.request('POST', `/jobs/${id}/complete`, {}, { authorization })
+    expect(done.status).toBe(200)
+    store.lock()
+    expect(await api.stop()).toBe(0)
+    expect(api.log.filter(({ msg }) => msg === 'figures.lost')).toMatchObject([
+      { level: 'warn', rows: 1 },
+    ])
+  })
 })

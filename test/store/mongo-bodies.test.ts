@@ -158,7 +158,7 @@ test('a read that an election made older deletes no result that was stored', asy
     withResult(claimed, LARGE),
     withResult({ ...lost, fence: lost.fence + 1 }, LARGE),
   ])
-  expect(results).toEqual(['lease_lost', 'lease_lost'])
+  expect(results).toEqual(['applied', 'lease_lost'])
   expect((await store.getJob(claimed.jobId))?.result).toBe(bytes(LARGE).toString())
   expect(await bodyCount()).toBe(1)
 })

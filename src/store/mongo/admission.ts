@@ -9,7 +9,7 @@ import type { Filter } from 'mongodb'
 import { afterClaim, isLimited, type Limits, slotsLeft } from '../../endpoint/admission.ts'
 import { slotsAfterRest } from '../../endpoint/health.ts'
 import type { ClaimedJob } from '../../job/job.ts'
-import { type Deadline, type MongoContext, nowOf, run } from './connection.ts'
+import { type Deadline, type MongoContext, NEWEST, nowOf, run } from './connection.ts'
 import {
   ELIGIBILITY,
   type Eligibility,
@@ -64,7 +64,7 @@ export function rememberEligibleEndpoints(endpoints: MongoContext['endpoints']):
       endpoints
         .find<Eligibility>(
           { _id: { $in: names }, deleting: false },
-          { projection: ELIGIBILITY, batchSize: names.length + 1, ...limit },
+          { projection: ELIGIBILITY, batchSize: names.length + 1, ...NEWEST, ...limit },
         )
         .toArray(),
     )
@@ -179,7 +179,7 @@ async function writeHolder(
     context.endpoints
       .find<Eligibility>(
         { _id: { $in: names }, admissionHolder: holderId },
-        { projection: ELIGIBILITY, batchSize: names.length + 1, ...limit },
+        { projection: ELIGIBILITY, batchSize: names.length + 1, ...NEWEST, ...limit },
       )
       .toArray(),
   )
@@ -229,8 +229,7 @@ async function countEach(
     context.jobs
       .aggregate<{ _id: string; count: number }>([...first, ...unions], {
         batchSize: pipelines.length + 1,
-        // Right after an election, a majority read could miss jobs that are running.
-        readConcern: 'local',
+        ...NEWEST,
         ...limit,
       })
       .toArray(),

@@ -11,6 +11,7 @@ import {
   type Deadline,
   isOnlyDuplicateKeys,
   type MongoContext,
+  NEWEST,
   nowOf,
   run,
   startDeadline,
@@ -203,7 +204,7 @@ export function waitingForAny(
     context.jobs
       .find<BlockedJob>(
         { waitingFor: { $in: ids }, state: 'blocked' },
-        { projection: BLOCKED_FIELDS, limit, batchSize: limit, ...commandLimit },
+        { projection: BLOCKED_FIELDS, limit, batchSize: limit, ...NEWEST, ...commandLimit },
       )
       .toArray(),
   )
@@ -216,7 +217,7 @@ export async function statesOf(context: MongoContext, ids: string[], deadline: D
     context.jobs
       .find(
         { _id: { $in: unique } },
-        { projection: { state: 1 }, batchSize: unique.length + 1, ...limit },
+        { projection: { state: 1 }, batchSize: unique.length + 1, ...NEWEST, ...limit },
       )
       .toArray(),
   )
@@ -402,7 +403,11 @@ async function headsOf(
     }))
     const found = await run(deadline, (limit) =>
       context.jobs
-        .aggregate<Head>([...first, ...unions], { batchSize: pipelines.length + 1, ...limit })
+        .aggregate<Head>([...first, ...unions], {
+          batchSize: pipelines.length + 1,
+          ...NEWEST,
+          ...limit,
+        })
         .toArray(),
     )
     heads.push(...found)

@@ -122,39 +122,6 @@ export async function deleteBodies(
   }
 }
 
-/**
- * Deletes those of the bodies that their jobs do not name. Used where only a majority read showed
- * that a write did not take place: after an election that read can be older than the write
- * (SERVER-53813), and then the job names the body.
- */
-export async function deleteUnnamedBodies(
-  context: MongoContext,
-  bodies: BodyName[],
-  deadline: Deadline,
-): Promise<void> {
-  if (bodies.length === 0) return
-  const jobs = bodies.map(({ _id, endpoint }) => ({ _id: bodyIdParts(_id).jobId, endpoint }))
-  try {
-    const found = await run(deadline, (limit) =>
-      context.jobs
-        .find(atEndpoints(jobs), {
-          projection: { endpoint: 1, payloadId: 1, resultId: 1 },
-          batchSize: jobs.length + 1,
-          readConcern: 'local',
-          ...BY_ID,
-          ...limit,
-        })
-        .toArray(),
-    )
-    const named = new Set(found.flatMap(bodiesOf).map(({ _id }) => _id))
-    const unnamed = bodies.filter(({ _id }) => !named.has(_id))
-    await deleteBodies(context, unnamed, deadline)
-  } catch (error) {
-    // They become orphans.
-    if (!(error instanceof StoreUnavailable)) throw error
-  }
-}
-
 export function startOrphanSearch(): OrphanSearch {
   return { after: '', lookedAt: Number.NEGATIVE_INFINITY }
 }

@@ -111,7 +111,7 @@ export interface UnacknowledgedClaims {
 }
 
 /** Endpoints in one reply to a look for work. More come in further replies. */
-const MAX_NAMES = 10_000
+const NAMES = { batchSize: 10_000, readConcern: 'local' } as const
 
 export async function due(context: MongoContext, since: number | null): Promise<Due> {
   const deadline = startDeadline()
@@ -282,9 +282,7 @@ export async function endpointsWith(
   const stages = [{ $match: { endpoint: { $gt: '' }, state } }, { $group: { _id: '$endpoint' } }]
   const hint = NAME_INDEXES[state]
   const found = await run(deadline, (limit) =>
-    context.jobs
-      .aggregate<{ _id: string }>(stages, { hint, batchSize: MAX_NAMES, ...limit })
-      .toArray(),
+    context.jobs.aggregate<{ _id: string }>(stages, { hint, ...NAMES, ...limit }).toArray(),
   )
   return found.map(({ _id }) => _id)
 }
@@ -578,7 +576,7 @@ async function readDue(
   const unions = others.map((pipeline) => ({ $unionWith: { coll: names.jobs, pipeline } }))
   type Found = { _id?: string; nextAt?: Date }
   const found = await run(deadline, (limit) =>
-    jobs.aggregate<Found>([...first, ...unions], { batchSize: MAX_NAMES, ...limit }).toArray(),
+    jobs.aggregate<Found>([...first, ...unions], { ...NAMES, ...limit }).toArray(),
   )
   const nextAt = found.find((one) => one.nextAt !== undefined)?.nextAt?.getTime() ?? null
   return { endpoints: [...new Set(found.flatMap(({ _id = [] }) => _id))], nextAt }

@@ -22,6 +22,7 @@ import {
   type Deadline,
   isDuplicateKey,
   type MongoContext,
+  NEWEST,
   nowOf,
   run,
   startDeadline,
@@ -297,7 +298,7 @@ async function acceptingEndpoints(
     context.endpoints
       .find(
         { _id: { $in: names }, deleting: false },
-        { projection: { _id: 1 }, batchSize: names.length + 1, ...limit },
+        { projection: { _id: 1 }, batchSize: names.length + 1, ...NEWEST, ...limit },
       )
       .toArray(),
   )

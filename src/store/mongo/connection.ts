@@ -76,6 +76,13 @@ const REFUSALS: ReadonlyMap<unknown, UnavailableKind> = new Map<unknown, Unavail
 /** EPIPE, ECONNRESET and similar, and a stream that is closed already. */
 const NETWORK_CODE = /^(E(?!RR_)|ERR_STREAM_)/
 
+/**
+ * An option of reads that decide about a write, or find what an acknowledged write stored. On the
+ * primary a local read includes every acknowledged write. A majority read can be older after an
+ * election (SERVER-53813, docs/decisions/0028-reads-after-an-election.md).
+ */
+export const NEWEST = { readConcern: 'local' } as const
+
 export interface Deadline {
   leftMs(): number
 }

@@ -3,7 +3,14 @@
 import { ENDPOINT_GONE } from '../../job/attempt.ts'
 import { type FinishEffects, NO_EFFECTS, sumEffects } from '../../job/finish-effects.ts'
 import { endpointsWith } from './claim.ts'
-import { type Deadline, type MongoContext, nowOf, run, startDeadline } from './connection.ts'
+import {
+  type Deadline,
+  type MongoContext,
+  NEWEST,
+  nowOf,
+  run,
+  startDeadline,
+} from './connection.ts'
 import type { EndpointDocument } from './endpoint-document.ts'
 import { countJobs } from './endpoints.ts'
 import { tryFinishEffects } from './finish-effects.ts'
@@ -106,7 +113,7 @@ export async function notStored(
     context.endpoints
       .find(
         { _id: { $in: names } },
-        { projection: { _id: 1 }, batchSize: names.length + 1, ...limit },
+        { projection: { _id: 1 }, batchSize: names.length + 1, ...NEWEST, ...limit },
       )
       .toArray(),
   )
@@ -123,6 +130,7 @@ function deletingEndpoints(context: MongoContext, deadline: Deadline): Promise<D
           projection: { version: 1, deletingSince: 1 },
           limit: MAX_ENDPOINTS,
           batchSize: MAX_ENDPOINTS,
+          ...NEWEST,
           ...limit,
         },
       )

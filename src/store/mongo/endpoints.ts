@@ -18,6 +18,7 @@ import {
   type Deadline,
   isDuplicateKey,
   type MongoContext,
+  NEWEST,
   nowOf,
   run,
   startDeadline,
@@ -135,7 +136,7 @@ export async function countJobs(context: MongoContext, names: string[]): Promise
       context.jobs
         .aggregate<{ _id: { endpoint: string; state: string }; count: number }>(
           [...first, ...unions],
-          { batchSize: pipelines.length + 1, ...limit },
+          { batchSize: pipelines.length + 1, ...NEWEST, ...limit },
         )
         .toArray(),
     )
@@ -269,7 +270,10 @@ async function useOf(
 ): Promise<Extract<DeleteEndpointResult, { kind: 'in_use' }> | null> {
   const [counts = { queued: 0, running: 0, more: false }] = await countJobs(context, [name])
   const schedule = await run(deadline, (limit) =>
-    schedulesIn(context).findOne({ endpoint: name }, { projection: { _id: 1 }, ...limit }),
+    schedulesIn(context).findOne(
+      { endpoint: name },
+      { projection: { _id: 1 }, ...NEWEST, ...limit },
+    ),
   )
   if (counts.queued + counts.running === 0 && schedule === null) return null
   return { kind: 'in_use', counts, scheduleName: schedule?._id ?? null }
@@ -469,7 +473,7 @@ async function readHealth(context: MongoContext, reports: HealthReport[], deadli
     context.endpoints
       .find<SeenHealth>(
         { _id: { $in: names } },
-        { projection: HEALTH_FIELDS, batchSize: names.length + 1, ...limit },
+        { projection: HEALTH_FIELDS, batchSize: names.length + 1, ...NEWEST, ...limit },
       )
       .toArray(),
   )

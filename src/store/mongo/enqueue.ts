@@ -22,6 +22,7 @@ import {
   isDuplicateKey,
   isOnlyDuplicateKeys,
   type MongoContext,
+  NEWEST,
   run,
   startDeadline,
 } from './connection.ts'
@@ -291,7 +292,7 @@ async function loadEnqueueContext(
     context.endpoints
       .find<FoundEndpoint>(
         { _id: { $in: names }, deleting: false },
-        { projection: FOUND, batchSize: names.length + 1, ...limit },
+        { projection: FOUND, batchSize: names.length + 1, ...NEWEST, ...limit },
       )
       .toArray(),
   )
@@ -303,7 +304,7 @@ async function loadEnqueueContext(
           context.jobs
             .find(
               { _id: { $in: ids } },
-              { projection: { state: 1 }, batchSize: ids.length + 1, ...limit },
+              { projection: { state: 1 }, batchSize: ids.length + 1, ...NEWEST, ...limit },
             )
             .toArray(),
         )

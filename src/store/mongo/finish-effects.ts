@@ -21,6 +21,7 @@ import { withBodies } from './bodies.ts'
 import {
   type Deadline,
   type MongoContext,
+  NEWEST,
   type PendingEffects,
   run,
   startDeadline,
@@ -216,7 +217,7 @@ async function deleteOutboxDocuments(
     const ids = some.map(({ id }) => id)
     const left = await run(startDeadline(), (limit) =>
       outbox
-        .find({ _id: { $in: ids } }, { projection: { _id: 1 }, ...AS_STORED, ...limit })
+        .find({ _id: { $in: ids } }, { projection: { _id: 1 }, ...AS_STORED, ...NEWEST, ...limit })
         .toArray(),
     )
     for (const { _id } of left) {
@@ -233,7 +234,7 @@ async function deleteDocument(
   hash: string | undefined,
 ): Promise<void> {
   const [raw] = await run(startDeadline(), (limit) =>
-    outbox.find({ _id }, { raw: true, limit: 1, ...limit }).toArray(),
+    outbox.find({ _id }, { raw: true, limit: 1, ...NEWEST, ...limit }).toArray(),
   )
   if (raw === undefined || requestHashOf(raw as unknown as Uint8Array) !== hash) return
   await run(startDeadline(), (limit) => outbox.deleteOne({ _id }, limit))

@@ -6,7 +6,7 @@ import type { FailureReason } from '../../job/job.ts'
 import { type EventName, type Guard, LIFECYCLE, type LifecycleEvent } from '../../job/lifecycle.ts'
 import type { FinalState, PurgeClass } from '../../job/retention.ts'
 import { MAX_FREE_ATTEMPTS } from '../../job/retry-policy.ts'
-import { type Deadline, type MongoContext, run } from './connection.ts'
+import { type Deadline, type MongoContext, NEWEST, run } from './connection.ts'
 import {
   type AttemptDocument,
   atEndpoints,
@@ -142,7 +142,7 @@ async function writtenAmong<T extends Ended>(
     context.jobs
       .find(
         { $and: [atEndpoints(jobs), mark] },
-        { projection: { _id: 1 }, batchSize: jobs.length + 1, ...BY_ID, ...limit },
+        { projection: { _id: 1 }, batchSize: jobs.length + 1, ...NEWEST, ...BY_ID, ...limit },
       )
       .toArray(),
   )

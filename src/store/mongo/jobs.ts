@@ -8,7 +8,7 @@ import { firstIdAt } from '../../job/job-id.ts'
 import { type JobQuery, MAX_ENTRIES_PER_PAGE, type Page } from '../store.ts'
 import { readWhole } from './bodies.ts'
 import { endpointsWith } from './claim.ts'
-import { type Deadline, type MongoContext, run, startDeadline } from './connection.ts'
+import { type Deadline, type MongoContext, NEWEST, run, startDeadline } from './connection.ts'
 import {
   attemptOf,
   BY_ID,
@@ -86,12 +86,24 @@ export async function listJobs(context: MongoContext, query: JobQuery): Promise<
 }
 
 export async function finalAmong(context: MongoContext, ids: string[]): Promise<string[]> {
+  const deadline = startDeadline()
+  const final = await withoutAlive(context, ids, {}, deadline)
+  // A majority read can be older than the job, or than its retry.
+  return withoutAlive(context, final, NEWEST, deadline)
+}
+
+async function withoutAlive(
+  context: MongoContext,
+  ids: string[],
+  concern: Partial<typeof NEWEST>,
+  deadline: Deadline,
+): Promise<string[]> {
   if (ids.length === 0) return []
-  const alive = await run(startDeadline(), (limit) =>
+  const alive = await run(deadline, (limit) =>
     context.jobs
       .find(
         { _id: { $in: ids }, state: { $in: [...QUEUED_STATES, 'running'] } },
-        { projection: { _id: 1 }, batchSize: ids.length + 1, ...limit },
+        { projection: { _id: 1 }, batchSize: ids.length + 1, ...concern, ...limit },
       )
       .toArray(),
   )

@@ -4,7 +4,14 @@ import type { Lease } from '../../job/job.ts'
 import { endOfLease } from '../../job/settlement.ts'
 import type { Heartbeat, HeartbeatResult, RenewResult } from '../store.ts'
 import { StoreUnavailable } from '../store-errors.ts'
-import { type Deadline, type MongoContext, nowOf, run, startDeadline } from './connection.ts'
+import {
+  type Deadline,
+  type MongoContext,
+  NEWEST,
+  nowOf,
+  run,
+  startDeadline,
+} from './connection.ts'
 import { tryFinishEffects } from './finish-effects.ts'
 import { guardOf } from './guards.ts'
 import {
@@ -76,7 +83,7 @@ export async function heartbeat(
     const seen = await run(deadline, (limit) =>
       context.jobs.findOne<HeartbeatJob>(
         { _id: lease.jobId, endpoint: lease.endpoint },
-        { projection: HEARTBEAT_FIELDS, ...BY_ID, ...limit },
+        { projection: HEARTBEAT_FIELDS, ...NEWEST, ...BY_ID, ...limit },
       ),
     )
     if (seen?.state !== 'running' || seen.fence !== lease.fence || seen.leaseId !== lease.leaseId) {
@@ -141,6 +148,7 @@ async function readBack(context: MongoContext, leases: Lease[], deadline: Deadli
       .find(atEndpoints(named(leases)), {
         projection: RELEASE_FIELDS,
         batchSize: leases.length + 1,
+        ...NEWEST,
         ...BY_ID,
         ...limit,
       })

@@ -33,7 +33,14 @@ import {
 } from '../outbox.ts'
 import { MAX_COUNT } from '../store.ts'
 import { SettingUnusable, StoreUnavailable } from '../store-errors.ts'
-import { isDuplicateKey, type MongoContext, nowOf, run, startDeadline } from './connection.ts'
+import {
+  isDuplicateKey,
+  type MongoContext,
+  NEWEST,
+  nowOf,
+  run,
+  startDeadline,
+} from './connection.ts'
 import { ORIGIN_PREFIX, randomId } from './job-document.ts'
 import { Notifier } from './notifier.ts'
 
@@ -207,7 +214,7 @@ async function takeDocuments(outbox: OpenedOutbox, limit: number): Promise<Taken
     waiting
       .find(
         { _id: { $in: ids }, 'posthornMove.id': moveId },
-        { raw: true, batchSize: ids.length + 1, ...commandLimit },
+        { raw: true, batchSize: ids.length + 1, ...NEWEST, ...commandLimit },
       )
       .toArray(),
   )
@@ -323,7 +330,7 @@ async function otherDocuments(
     rejected
       .find(
         { _id: { $in: documents.map(idOf) } },
-        { projection: { _id: 1 }, ...AS_STORED, ...limit },
+        { projection: { _id: 1 }, ...AS_STORED, ...NEWEST, ...limit },
       )
       .toArray(),
   )
@@ -347,7 +354,7 @@ async function contentOf(
 ): Promise<Uint8Array | undefined> {
   const projection = { posthornMove: 0, posthornError: 0 }
   const [raw] = await run(startDeadline(), (limit) =>
-    collection.find({ _id }, { raw: true, projection, limit: 1, ...limit }).toArray(),
+    collection.find({ _id }, { raw: true, projection, limit: 1, ...NEWEST, ...limit }).toArray(),
   )
   return raw as Uint8Array | undefined
 }
@@ -376,7 +383,10 @@ async function moveAside(
     },
   ]
   try {
-    await run(startDeadline(), (limit) => waiting.aggregate(pipeline, limit).toArray())
+    // A copy of older data would lack documents that the delete after it deletes.
+    await run(startDeadline(), (limit) =>
+      waiting.aggregate(pipeline, { ...NEWEST, ...limit }).toArray(),
+    )
   } catch (error) {
     if (!refusesDocument(error)) throw error
     // The server refuses one of them, which must not stop the others. A single one stays where it

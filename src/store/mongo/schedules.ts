@@ -14,6 +14,7 @@ import {
   type Deadline,
   isDuplicateKey,
   type MongoContext,
+  NEWEST,
   nowOf,
   run,
   startDeadline,
@@ -110,7 +111,7 @@ export async function dueSchedules(context: MongoContext, limit: number): Promis
   const passedOver = context.undecryptable.names()
   const due = { paused: false, nextRunAt: { $lte: nowOf(context) } }
   const filter = passedOver.length === 0 ? due : { ...due, _id: { $nin: passedOver } }
-  const { documents } = await readSchedules(context, filter, { nextRunAt: 1 }, limit)
+  const { documents } = await readSchedules(context, filter, { nextRunAt: 1 }, limit, NEWEST)
   return decryptable(context, documents)
 }
 
@@ -148,6 +149,7 @@ function readSchedules(
   filter: Filter<ScheduleDocument>,
   sort: Record<string, 1>,
   limit: number,
+  concern: Partial<typeof NEWEST> = {},
 ): Promise<{ documents: ScheduleDocument[]; isAll: boolean }> {
   return run(startDeadline(), async (commandLimit) => {
     const documents: ScheduleDocument[] = []
@@ -156,6 +158,7 @@ function readSchedules(
     for await (const document of schedulesIn(context).find(filter, {
       sort,
       ...most,
+      ...concern,
       ...commandLimit,
     })) {
       if (documents.length === limit || bytes > MAX_ANSWER_BYTES) return { documents, isAll: false }
@@ -194,7 +197,10 @@ async function endpointAccepts(
   deadline: Deadline,
 ): Promise<boolean> {
   const found = await run(deadline, (limit) =>
-    context.endpoints.findOne({ _id: name, deleting: false }, { projection: { _id: 1 }, ...limit }),
+    context.endpoints.findOne(
+      { _id: name, deleting: false },
+      { projection: { _id: 1 }, ...NEWEST, ...limit },
+    ),
   )
   return found !== null
 }

@@ -6,8 +6,16 @@ import type { Lease, Outcome } from '../../job/job.ts'
 import type { EventName } from '../../job/lifecycle.ts'
 import { eventIfSuperseded, isRepeat } from '../../job/settlement.ts'
 import type { Settlement, SettleOptions, SettleResult } from '../store.ts'
-import { deleteUnnamedBodies, storeBodies } from './bodies.ts'
-import { type Deadline, type MongoContext, nowOf, run, startDeadline } from './connection.ts'
+import { StoreUnavailable } from '../store-errors.ts'
+import { deleteBodies, storeBodies } from './bodies.ts'
+import {
+  type Deadline,
+  type MongoContext,
+  NEWEST,
+  nowOf,
+  run,
+  startDeadline,
+} from './connection.ts'
 import { tryFinishEffects } from './finish-effects.ts'
 import { guardOf } from './guards.ts'
 import {
@@ -81,7 +89,7 @@ export async function writeSettlements(
   if (matchedCount === writes.length) {
     return { results: writes.map(() => 'applied'), finished: finishing, withdrawn: [] }
   }
-  let seen = await readBack(context, writes, deadline)
+  let seen = await readBack(context, writes, NEWEST, deadline)
   const superseded = writes.flatMap((write): SettlementWrite[] => {
     const job = seen.get(write.jobId)
     if (write.instead === null || job?.superseded !== true || !holds(job, write)) return []
@@ -89,11 +97,13 @@ export async function writeSettlements(
   })
   if (superseded.length > 0) {
     await writeBatch(context, superseded, now, deadline)
-    seen = await readBack(context, writes, deadline)
+    seen = await readBack(context, writes, NEWEST, deadline)
   }
   const results = writes.map((write) => resultOf(write, seen.get(write.jobId), writeId))
   const unused = writes.flatMap(({ body }, i) => (results[i] === 'applied' ? [] : (body ?? [])))
-  await deleteUnnamedBodies(context, unused, deadline)
+  await deleteBodies(context, unused, deadline)
+  const repeated = writes.filter((_, i) => results[i] === 'already_applied')
+  await confirm(context, repeated, writeId, deadline)
   const withdrawn = superseded.map(({ jobId }) => jobId)
   const finished = [...finishing, ...withdrawn].filter((id) => {
     const job = seen.get(id)
@@ -186,11 +196,30 @@ async function unwritten(
   writes: SettlementWrite[],
   deadline: Deadline,
 ): Promise<SettlementWrite[]> {
-  const seen = await readBack(context, writes, deadline)
+  const seen = await readBack(context, writes, NEWEST, deadline)
   return writes.filter((write) => {
     const job = seen.get(write.jobId)
     return job !== undefined && holds(job, write)
   })
+}
+
+/**
+ * The results of other writes, which may be without a majority, and rolled back.
+ *
+ * @throws StoreUnavailable if a majority read does not show one of them
+ */
+async function confirm(
+  context: MongoContext,
+  repeated: SettlementWrite[],
+  writeId: string,
+  deadline: Deadline,
+): Promise<void> {
+  if (repeated.length === 0) return
+  const seen = await readBack(context, repeated, {}, deadline)
+  const isConfirmed = (write: SettlementWrite) =>
+    resultOf(write, seen.get(write.jobId), writeId) === 'already_applied'
+  if (repeated.every(isConfirmed)) return
+  throw new StoreUnavailable('a majority has not confirmed the result of an earlier write')
 }
 
 async function writeBatch(
@@ -239,6 +268,7 @@ type Seen = Pick<
 async function readBack(
   context: MongoContext,
   writes: SettlementWrite[],
+  concern: Partial<typeof NEWEST>,
   deadline: Deadline,
 ): Promise<Map<string, Seen>> {
   const found = await run(deadline, (limit) =>
@@ -246,6 +276,7 @@ async function readBack(
       .find<Seen>(atEndpoints(writes.map(({ jobId: _id, endpoint }) => ({ _id, endpoint }))), {
         projection: SEEN,
         batchSize: writes.length + 1,
+        ...concern,
         ...BY_ID,
         ...limit,
       })

@@ -24,7 +24,14 @@ import {
   type OrphanSearch,
   startOrphanSearch,
 } from './bodies.ts'
-import { type Deadline, type MongoContext, nowOf, run, startDeadline } from './connection.ts'
+import {
+  type Deadline,
+  type MongoContext,
+  NEWEST,
+  nowOf,
+  run,
+  startDeadline,
+} from './connection.ts'
 import {
   type DeletedEndpoints,
   type EndedJobs,
@@ -432,8 +439,7 @@ async function goneAmong(
       .find(atEndpoints(purged), {
         projection: { _id: 1 },
         batchSize: purged.length + 1,
-        // A majority read can be older than the retry.
-        readConcern: 'local',
+        ...NEWEST,
         ...BY_ID,
         ...limit,
       })

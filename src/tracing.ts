@@ -174,9 +174,10 @@ export function startAttemptSpan(
  * @param url as in the request line
  */
 export function hideQuery(url: string): void {
-  const span = trace.getSpan(context.active())
   const query = url.slice(url.indexOf('?') + 1)
-  if (span === undefined || query === url || query === '') return
+  if (query === url || query === '') return
+  const span = trace.getSpan(context.active())
+  if (span === undefined) return
   // `attributes` is a property of the SDK's spans: the API alone cannot read a span.
   const { attributes = {} } = span as { attributes?: Attributes }
   span.setAttribute('url.query', HIDDEN)

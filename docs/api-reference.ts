@@ -17,6 +17,9 @@ const SECTIONS: Record<string, string[]> = {
   'Health and pages': ['health', 'service', 'openapi', 'docs', 'dashboard'],
 }
 
+/** `a, b and c`. */
+const LIST = new Intl.ListFormat('en-GB')
+
 const SCOPES: Record<string, string> = {
   admin: 'a key with the scope `admin`',
   enqueue: 'a key with the scope `enqueue` or `admin`',
@@ -118,11 +121,14 @@ function responsesText(responses: Json): string {
 function responseText({ description, headers, content }: Json): string {
   const named = Object.keys(headers ?? {}).filter((name) => name !== 'x-request-id')
   const withHeaders =
-    named.length === 0 ? '' : `, with ${named.map((name) => `\`${name}\``).join(' and ')}`
+    named.length === 0 ? '' : `, with ${LIST.format(named.map((name) => `\`${name}\``))}`
   if (content === undefined) return `${description}, no body${withHeaders}`
   const [type, { schema }] = Object.entries<Json>(content)[0] as [string, Json]
   if (type !== 'application/json') return `\`${type}\`${withHeaders}`
-  if (schema.$ref !== undefined) return `${linkTo(schema.$ref)}${withHeaders}`
+  const variants = variantsOf(schema)
+  if (variants.every(({ $ref }) => $ref !== undefined)) {
+    return `${variants.map(({ $ref }) => linkTo($ref)).join(' or ')}${withHeaders}`
+  }
   const fields = fieldRows(schema).map(({ path, field }) => `\`${path}\` (${typeOf(field)})`)
   return `${fields.length === 0 ? description : fields.join(', ')}${withHeaders}`
 }

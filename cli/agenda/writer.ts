@@ -91,7 +91,8 @@ function resultOf({ status, error }: BatchItem): ItemResult {
 
 async function enqueueAlone(posthorn: Posthorn, job: NewJob): Promise<ItemResult> {
   try {
-    return { isNew: !(await posthorn.enqueue(job)).deduplicated }
+    const { deduplicated } = await posthorn.enqueue(job, { return: 'minimal' })
+    return { isNew: !deduplicated }
   } catch (error) {
     return { error: refusalIn(error) }
   }

@@ -62,7 +62,7 @@ string needs its own quotes: '"hello"'.`,
     } satisfies NewJob
     const waits = waitOptions(values.timeout)
     const posthorn = connect()
-    const { id, deduplicated } = await posthorn.enqueue(job)
+    const { id, deduplicated } = await posthorn.enqueue(job, { return: 'minimal' })
     if (deduplicated) printError('A job with this idempotency key existed already.')
     if (values.json !== true) printLine(id)
     const end = values.wait === true ? await posthorn.wait(id, waits) : null

@@ -36,10 +36,14 @@ export const HEADERS = {
   'x-request-id': 'from the request, or generated; it is also in the log',
   etag: 'the version, for If-Match and If-None-Match',
   location: 'the path of the job',
+  'preference-applied': 'the preference of the request that was applied; absent: none was',
+  vary: 'Prefer, because that header of the request changes the response',
   'retry-after': 'seconds to wait before the next try',
   'www-authenticate': 'always Bearer',
 } as const
 export type HeaderName = keyof typeof HEADERS
+/** The others are always sent where they are described. */
+export const OPTIONAL_HEADERS: readonly HeaderName[] = ['preference-applied']
 
 /** The content type of JSON that a route has serialized itself. */
 export const JSON_TYPE = 'application/json; charset=utf-8'

@@ -4,7 +4,7 @@ import type { FastifyInstance } from 'fastify'
 import { z } from 'zod'
 import type { BatchSize } from '../../src/batch-size.ts'
 import { AppError } from '../../src/errors.ts'
-import type { NewJob } from '../../src/job/job.ts'
+import { JOB_STATES, type JobState, type MinimalJob, type NewJob } from '../../src/job/job.ts'
 import type { ApiMetrics } from '../../src/stats/metrics.ts'
 import { type EnqueueResult, STORE_DEADLINE_MS, type Store } from '../../src/store/store.ts'
 import { StoreUnavailable } from '../../src/store/store-errors.ts'
@@ -19,6 +19,7 @@ import {
   storedOrThrow,
   unknownDependency,
 } from '../../src/wire/jobs.ts'
+import { preferHeaders, setPreferenceHeaders } from '../http/prefer.ts'
 import { noQuery, problemResponse } from '../http/route-schema.ts'
 
 const MAX_BATCH_JOBS = 1_000
@@ -54,7 +55,15 @@ type BatchBody = z.output<typeof batchBody>
 export const batchResponse = z.object({
   items: z.array(
     z.union([
-      z.object({ status: z.int(), id: z.string(), deduplicated: z.literal(true).optional() }),
+      z.object({
+        status: z.int(),
+        id: z.string(),
+        state: z
+          .enum(JOB_STATES)
+          .optional()
+          .meta({ description: 'the state; only with Prefer: return=minimal' }),
+        deduplicated: z.literal(true).optional(),
+      }),
       z.object({
         status: z.int(),
         error: z.object({
@@ -85,21 +94,25 @@ export function registerBatchRoute(app: FastifyInstance, parts: BatchRoutes): vo
         summary: 'Enqueue up to 1,000 jobs, each with its own result',
         body: batchBody,
         querystring: noQuery,
+        headers: preferHeaders,
         response: { 200: batchResponse },
         errors: ['overloaded'],
+        responseHeaders: { 200: ['preference-applied', 'vary'] },
       },
     },
-    async (request) => {
-      const { jobs } = request.body
-      const hops = hopsOf(request.headers)
+    async ({ body: { jobs }, headers }, reply) => {
+      const isMinimal = (headers as z.output<typeof preferHeaders>).prefer === 'minimal'
+      const hops = hopsOf(headers)
       const asked = { endpoint: null, jobCount: jobs.length }
-      return traceEnqueue(traceContextOf(request.headers), asked, async (trace) => {
+      return traceEnqueue(traceContextOf(headers), asked, async (trace) => {
         if (storingCount + jobs.length > MAX_STORING_JOBS) throw tooManyBatches()
         storingCount += jobs.length
         try {
           const items = await readItems(parts, { trace, hops }, jobs)
           await enqueueInOrder(parts, items).catch((error) => failRest(items, error))
-          return { items: items.map(responseOf) }
+          // The usual response has no whole jobs either, so only `minimal` changes anything.
+          setPreferenceHeaders(reply, isMinimal ? 'minimal' : null)
+          return { items: items.map((item) => responseOf(item, isMinimal)) }
         } finally {
           storingCount -= jobs.length
         }
@@ -116,6 +129,8 @@ interface Item {
   /** The item has no key that could lead to another job, so its id is known before it is stored. */
   isKeyless: boolean
   response: ItemResponse | null
+  /** Of a stored job; null: there is none. */
+  state: JobState | null
 }
 
 type ItemResponse =
@@ -144,7 +159,7 @@ function readItem(
   origin: RequestOrigin,
   body: unknown,
 ): Item {
-  const item: Item = { job: null, dependsOn: [], isKeyless: true, response: null }
+  const item: Item = { job: null, dependsOn: [], isKeyless: true, response: null, state: null }
   if (body instanceof AppError) return { ...item, response: refusal(body) }
   const checked = batchJobBody.safeParse(body)
   if (!checked.success) return { ...item, response: refusal(invalidRequest(checked.error, '')) }
@@ -245,11 +260,13 @@ async function enqueueSome({ store, size, metrics }: BatchRoutes, some: Item[]):
   const startedAtMs = performance.now()
   metrics.onBatch(some.length)
   const jobs = some.map(({ job }) => job as NewJob)
-  const results = await size.run(jobs.length, () => store.enqueue(jobs))
+  const results = await size.run(jobs.length, () => store.enqueue(jobs, () => true))
   const durationMs = performance.now() - startedAtMs
   some.forEach((item, i) => {
-    metrics.onEnqueued((results[i] as EnqueueResult).kind, durationMs)
-    item.response = responseTo(results[i] as EnqueueResult, item)
+    const result = results[i] as EnqueueResult<MinimalJob>
+    metrics.onEnqueued(result.kind, durationMs)
+    item.response = responseTo(result, item)
+    if ('job' in result) item.state = result.job.state
   })
 }
 
@@ -264,7 +281,7 @@ function failRest(items: Item[], error: unknown): void {
   for (const item of items) item.response ??= refusal(new AppError('store_unavailable', detail))
 }
 
-function responseTo(result: EnqueueResult, { job, dependsOn }: Item): ItemResponse {
+function responseTo(result: EnqueueResult<MinimalJob>, { job, dependsOn }: Item): ItemResponse {
   try {
     const stored = storedOrThrow(result, job as NewJob)
     return stored.kind === 'inserted'
@@ -293,9 +310,9 @@ function refusal(error: unknown): ItemResponse {
   return { status, error: { code, detail, errors } }
 }
 
-function responseOf({ response }: Item): ItemResponse {
+function responseOf({ response, state }: Item, isMinimal: boolean): object {
   if (response === null) throw new Error('an item of a batch was left without a response')
-  return response
+  return isMinimal && state !== null ? { ...response, state } : response
 }
 
 function isReference(text: string): boolean {

@@ -6,7 +6,7 @@
 
 import type { BatchSize } from '../../src/batch-size.ts'
 import { AppError } from '../../src/errors.ts'
-import type { NewJob } from '../../src/job/job.ts'
+import type { MinimalJob, NewJob } from '../../src/job/job.ts'
 import { type EnqueueResult, STORE_DEADLINE_MS, type Store } from '../../src/store/store.ts'
 import { StoreUnavailable } from '../../src/store/store-errors.ts'
 
@@ -29,6 +29,7 @@ const RETRY_AFTER_SECONDS = '1'
 
 interface Waiting {
   job: NewJob
+  isMinimal: boolean
   sinceMs: number
   resolve: (result: EnqueueResult) => void
   reject: (error: unknown) => void
@@ -37,6 +38,8 @@ interface Waiting {
 export interface EnqueueBatcher {
   /** Resolves once the job is durable. Throws AppError overloaded if too many jobs wait. */
   enqueue(job: NewJob): Promise<EnqueueResult>
+  /** The same, but the result may contain only a MinimalJob. */
+  enqueueMinimal(job: NewJob): Promise<EnqueueResult<MinimalJob>>
   /**
    * Throws AppError overloaded if enqueue() would throw it, before the request has cost anything.
    */
@@ -104,16 +107,19 @@ export function createEnqueueBatcher(
     if (isFull()) throw tooMuchWaits()
   }
 
+  function wait(job: NewJob, isMinimal: boolean): Promise<EnqueueResult> {
+    refuseIfFull()
+    return new Promise((resolve, reject) => {
+      waiting.push({ job, isMinimal, sinceMs: performance.now(), resolve, reject })
+      waitingBytes += job.payload.byteLength
+      planFlush()
+    })
+  }
+
   return {
     refuseIfFull,
-    enqueue(job) {
-      refuseIfFull()
-      return new Promise((resolve, reject) => {
-        waiting.push({ job, sinceMs: performance.now(), resolve, reject })
-        waitingBytes += job.payload.byteLength
-        planFlush()
-      })
-    },
+    enqueue: (job) => wait(job, false),
+    enqueueMinimal: (job) => wait(job, true),
   }
 }
 
@@ -131,8 +137,9 @@ async function write(
 ): Promise<unknown> {
   const stopWaiting = refuseInTime(batch)
   const jobs = batch.map(({ job }) => job)
+  const isMinimal = (index: number) => batch[index]?.isMinimal === true
   try {
-    const results = await size.run(jobs.length, () => store.enqueue(jobs))
+    const results = await size.run(jobs.length, () => store.enqueue(jobs, isMinimal))
     batch.forEach(({ resolve }, i) => {
       resolve(results[i] as EnqueueResult)
     })

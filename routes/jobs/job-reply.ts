@@ -3,10 +3,10 @@
 import type { FastifyReply } from 'fastify'
 import { z } from 'zod'
 import { AppError } from '../../src/errors.ts'
-import type { Job, JobState, JobWithAttempts, NewJob } from '../../src/job/job.ts'
+import type { Job, JobState, JobWithAttempts, MinimalJob, NewJob } from '../../src/job/job.ts'
 import { isJobId } from '../../src/job/job-id.ts'
 import type { EnqueueResult, Store } from '../../src/store/store.ts'
-import { jobJson, storedOrThrow } from '../../src/wire/jobs.ts'
+import { jobJson, minimalJobJson, storedOrThrow } from '../../src/wire/jobs.ts'
 import { etagOf } from '../http/conditional.ts'
 import { JSON_TYPE } from '../http/route-schema.ts'
 
@@ -50,13 +50,40 @@ export function sendEnqueued(
   job: NewJob,
   more: object = {},
 ): string {
+  return sendStored(reply, result, job, (stored, isNew) =>
+    jobJson(stored, isNew ? more : { ...more, deduplicated: true }),
+  )
+}
+
+/** The same with only the id and the state of the job. */
+export function sendEnqueuedMinimal(
+  reply: FastifyReply,
+  result: EnqueueResult<MinimalJob>,
+  job: NewJob,
+): string {
+  return sendStored(reply, result, job, (stored, isNew) =>
+    minimalJobJson(stored, isNew ? {} : { deduplicated: true }),
+  )
+}
+
+function sendStored<J extends MinimalJob>(
+  reply: FastifyReply,
+  result: EnqueueResult<J>,
+  job: NewJob,
+  toText: (stored: J, isNew: boolean) => string,
+): string {
   const stored = storedOrThrow(result, job)
   const isNew = stored.kind === 'inserted'
   reply.code(isNew ? 201 : 200).header('location', `/jobs/${stored.job.id}`)
-  return sendJob(reply, stored.job, isNew ? more : { ...more, deduplicated: true })
+  setJobHeaders(reply, stored.job)
+  return toText(stored.job, isNew)
 }
 
 export function sendJob(reply: FastifyReply, job: Job, more: object = {}): string {
-  reply.header('etag', etagOf(job.version)).type(JSON_TYPE)
+  setJobHeaders(reply, job)
   return jobJson(job, more)
+}
+
+function setJobHeaders(reply: FastifyReply, { version }: MinimalJob): void {
+  reply.header('etag', etagOf(version)).type(JSON_TYPE)
 }

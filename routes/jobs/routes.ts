@@ -1,10 +1,10 @@
 // /jobs: enqueue, list, read, wait. commands.ts has the routes that change a job.
 import type { FastifyInstance } from 'fastify'
 import { z } from 'zod'
-import { isFinal, JOB_STATES } from '../../src/job/job.ts'
+import { isFinal, JOB_STATES, type MinimalJob } from '../../src/job/job.ts'
 import { isJobId } from '../../src/job/job-id.ts'
 import type { ApiMetrics } from '../../src/stats/metrics.ts'
-import type { JobQuery, Store } from '../../src/store/store.ts'
+import type { EnqueueResult, JobQuery, Store } from '../../src/store/store.ts'
 import { traceContextOf, traceEnqueue } from '../../src/tracing.ts'
 import { duration, endpointName, instant, MAX_WAIT_MS, text } from '../../src/wire/fields.ts'
 import {
@@ -15,12 +15,13 @@ import {
   jobListJson,
   jobListResponse,
   jobResponse,
+  minimalJobResponse,
   newJobFrom,
-  storedOrThrow,
 } from '../../src/wire/jobs.ts'
 import type { KeyRecheck } from '../http/access.ts'
 import { etagOf, ifNoneMatchHeaders, isNoneMatch } from '../http/conditional.ts'
 import { pageFields, readCursor, writeCursor } from '../http/cursor.ts'
+import { preferHeaders, setPreferenceHeaders } from '../http/prefer.ts'
 import {
   ENQUEUE_ERRORS,
   emptyResponse,
@@ -29,10 +30,17 @@ import {
   noQuery,
 } from '../http/route-schema.ts'
 import type { EnqueueBatcher } from './enqueue-batcher.ts'
-import { jobNotFound, jobParams, readJob, sendEnqueued, sendJob } from './job-reply.ts'
+import {
+  jobNotFound,
+  jobParams,
+  readJob,
+  sendEnqueued,
+  sendEnqueuedMinimal,
+  sendJob,
+} from './job-reply.ts'
 import type { JobWaits } from './waits.ts'
 
-const enqueueHeaders = z.object({
+const enqueueHeaders = preferHeaders.extend({
   'idempotency-key': z
     .string()
     .transform((value) =>
@@ -41,6 +49,9 @@ const enqueueHeaders = z.object({
     .pipe(idempotencyKey)
     .optional(),
 })
+
+const enqueueResponse = z.union([jobResponse, minimalJobResponse])
+const ENQUEUE_HEADERS = ['etag', 'location', 'preference-applied', 'vary'] as const
 
 const waitQuery = z.strictObject({ wait: duration(0, MAX_WAIT_MS).optional() })
 
@@ -94,22 +105,28 @@ function registerEnqueue(app: FastifyInstance, { store, batcher, metrics }: JobR
         body: jobBody,
         querystring: noQuery,
         headers: enqueueHeaders,
-        response: { 201: jobResponse, 200: jobResponse },
+        response: { 201: enqueueResponse, 200: enqueueResponse },
         errors: ENQUEUE_ERRORS,
-        responseHeaders: { 200: ['etag', 'location'], 201: ['etag', 'location'] },
+        responseHeaders: { 200: ENQUEUE_HEADERS, 201: ENQUEUE_HEADERS },
       },
     },
-    async (request, reply) => {
-      const key = request.headers['idempotency-key'] as string | undefined
-      const asked = { endpoint: request.body.endpoint, jobCount: null }
-      const hops = hopsOf(request.headers)
+    async ({ body, headers }, reply) => {
+      const { prefer = null, 'idempotency-key': key } = headers as z.output<typeof enqueueHeaders>
+      const asked = { endpoint: body.endpoint, jobCount: null }
+      const hops = hopsOf(headers)
       const startedAtMs = performance.now()
-      return traceEnqueue(traceContextOf(request.headers), asked, async (trace, span) => {
-        const job = newJobFrom(request.body, key, { trace, hops }, store.clock.now())
-        const result = await batcher.enqueue(job)
-        metrics.onEnqueued(result.kind, performance.now() - startedAtMs)
-        const text = sendEnqueued(reply, result, job)
-        span.setAttributes({ 'messaging.message.id': storedOrThrow(result, job).job.id })
+      return traceEnqueue(traceContextOf(headers), asked, async (trace, span) => {
+        const job = newJobFrom(body, key, { trace, hops }, store.clock.now())
+        const counted = <R extends EnqueueResult<MinimalJob>>(result: R): R => {
+          metrics.onEnqueued(result.kind, performance.now() - startedAtMs)
+          if ('job' in result) span.setAttributes({ 'messaging.message.id': result.job.id })
+          return result
+        }
+        const text =
+          prefer === 'minimal'
+            ? sendEnqueuedMinimal(reply, counted(await batcher.enqueueMinimal(job)), job)
+            : sendEnqueued(reply, counted(await batcher.enqueue(job)), job)
+        setPreferenceHeaders(reply, prefer)
         return text
       })
     },

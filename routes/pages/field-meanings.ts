@@ -189,6 +189,8 @@ export const FIELD_MEANINGS: Record<string, string> = {
   'if-match': 'the ETag of an earlier response: apply this to that version only, else 412',
   'if-none-match': '*: create only, else 412',
   'getJobsById.if-none-match': 'the ETag of an earlier response: 304 if the job has not changed',
+  prefer:
+    'return=minimal: only id, state and deduplicated of each job (RFC 7240); anything else is ignored',
   'idempotency-key':
     '1–255 visible ASCII characters; a repeat with the same key returns the same job',
 }

@@ -15,6 +15,7 @@ import {
   jobListResponse,
   jobResponse,
   jobSummaryResponse,
+  minimalJobResponse,
   retriedJobResponse,
 } from '../../src/wire/jobs.ts'
 import { scheduleListResponse, scheduleResponse } from '../../src/wire/schedules.ts'
@@ -27,6 +28,7 @@ import {
   JSON_TYPE,
   jsonResponse,
   noQuery,
+  OPTIONAL_HEADERS,
   problemResponse,
   type RouteError,
 } from '../http/route-schema.ts'
@@ -290,12 +292,11 @@ function finishOperation(operation: Json): void {
   }
 }
 
-/** A described header is always sent. */
 function headerComponents(): Json {
-  const components = Object.entries(HEADERS).map(([name, description]) => [
-    name,
-    { description, required: true, schema: { type: 'string' } },
-  ])
+  const components = Object.entries(HEADERS).map(([name, description]) => {
+    const required = !OPTIONAL_HEADERS.includes(name as HeaderName)
+    return [name, { description, required, schema: { type: 'string' } }]
+  })
   return Object.fromEntries(components)
 }
 
@@ -315,6 +316,7 @@ export const RESPONSES = {
   jobSummaryResponse,
   keyResponse,
   keyListResponse,
+  minimalJobResponse,
   newKeyResponse,
   problemResponse,
   retriedJobResponse,

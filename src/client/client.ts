@@ -4,7 +4,14 @@ import { randomUUID } from 'node:crypto'
 import { type AttemptRef, type AttemptVerb, attemptCall } from './attempt-ref.ts'
 import { type Call, type ClientOptions, createCall, type RequestOptions } from './call.ts'
 import { EndpointCalls, ifMatch, type VersionOptions } from './endpoint-calls.ts'
-import { givenObject, idempotencyHeader, milliseconds, notNull, refuseNoDate } from './given.ts'
+import {
+  givenObject,
+  idempotencyHeader,
+  milliseconds,
+  notNull,
+  preferHeader,
+  refuseNoDate,
+} from './given.ts'
 import type {
   BatchItem,
   BulkResult,
@@ -17,6 +24,7 @@ import type {
   JobFilter,
   JobQuery,
   JobSummary,
+  MinimalJob,
   NewJob,
   Page,
   RetriedJob,
@@ -57,6 +65,14 @@ export interface ClaimOptions extends RequestOptions {
   leaseMs?: number | undefined
 }
 
+export interface EnqueueOptions extends RequestOptions {
+  /**
+   * `minimal`: the server sends only id, state and deduplicated of each job, which costs less.
+   * Default: `representation`.
+   */
+  return?: 'minimal' | 'representation' | undefined
+}
+
 export interface BulkOptions extends RequestOptions {
   limit?: number | undefined
   /** Only counts the jobs; changes nothing. */
@@ -84,20 +100,36 @@ export class Posthorn {
    * Resolves once the job is stored durably. Retries are harmless: each sends the same idempotency
    * key.
    */
+  async enqueue(job: NewJob, options: EnqueueOptions & { return: 'minimal' }): Promise<MinimalJob>
   async enqueue<Payload = unknown, Result = unknown>(
     job: NewJob<Payload>,
-    { signal }: RequestOptions = {},
-  ): Promise<EnqueuedJob<Payload, Result>> {
+    options?: EnqueueOptions & { return?: 'representation' | undefined },
+  ): Promise<EnqueuedJob<Payload, Result>>
+  async enqueue(
+    job: NewJob,
+    { signal, return: wanted }: EnqueueOptions = {},
+  ): Promise<MinimalJob | EnqueuedJob> {
     const { idempotencyKey = randomUUID(), ...rest } = givenObject('job', job)
     const request = {
       method: 'POST',
       path: '/jobs',
       body: jobText(rest),
-      headers: { 'idempotency-key': idempotencyHeader(idempotencyKey) },
+      headers: {
+        'idempotency-key': idempotencyHeader(idempotencyKey),
+        ...preferHeader(wanted),
+      },
       repeatable: true,
       signal,
     } as const
-    const stored = await this.#call.json<EnqueuedJob<Payload, Result>>(request, check.JOB)
+    if (wanted === 'minimal') {
+      const {
+        id,
+        state,
+        deduplicated = false,
+      } = await this.#call.json<MinimalJob>(request, check.MINIMAL_JOB)
+      return { id, state, deduplicated }
+    }
+    const stored = await this.#call.json<EnqueuedJob>(request, check.JOB)
     return { ...stored, deduplicated: stored.deduplicated ?? false }
   }
 
@@ -107,8 +139,9 @@ export class Posthorn {
    */
   async enqueueBatch<Payload = unknown>(
     jobs: readonly NewJob<Payload>[],
-    { signal }: RequestOptions = {},
+    { signal, return: wanted }: EnqueueOptions = {},
   ): Promise<BatchItem[]> {
+    const headers = preferHeader(wanted)
     if (!Array.isArray(jobs)) throw new TypeError('jobs is not a list')
     const keys = (jobs as readonly NewJob<Payload>[]).map((job, i) => {
       const { idempotencyKey } = givenObject(`jobs[${i}]`, job)
@@ -120,6 +153,7 @@ export class Posthorn {
         method: 'POST',
         path: '/jobs/batch',
         body: `{"jobs":[${places.map((place) => texts[place]).join(',')}]}`,
+        headers,
         repeatable: true,
         signal,
       } as const

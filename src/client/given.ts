@@ -39,3 +39,16 @@ export function idempotencyHeader(key: string): string {
   const isPlain = /^[\x21-\x7e]+$/.test(key) && !/^".*"$/.test(key)
   return isPlain ? key : `"${key.replace(/["\\]/g, '\\$&')}"`
 }
+
+/** The header for the option `return`. @throws TypeError if it is another value */
+export function preferHeader(wanted: string | undefined): Record<string, string> {
+  switch (wanted) {
+    case 'minimal':
+      return { prefer: 'return=minimal' }
+    case 'representation':
+    case undefined:
+      return {}
+    default:
+      throw new TypeError("return must be 'minimal' or 'representation'")
+  }
+}

@@ -177,6 +177,9 @@ export type EnqueuedJob<Payload = unknown, Result = unknown> = Job<Payload, Resu
   deduplicated: boolean
 }
 
+/** The result of an enqueue with `return: 'minimal'`. */
+export type MinimalJob = Pick<EnqueuedJob, 'id' | 'state' | 'deduplicated'>
+
 /** A job that was retried by its id, or a copy. */
 export type RetriedJob<Payload = unknown, Result = unknown> = Job<Payload, Result> & {
   /** Dependencies that are dead, cancelled or gone: the job runs without them. */
@@ -199,8 +202,15 @@ export type ClaimedJob<Payload = unknown> = Job<Payload> & {
 
 /** The result for one job of a batch. A retry with the same `idempotencyKey` is safe. */
 export type BatchItem = { idempotencyKey: string } & (
-  | { status: 200 | 201; id: string; deduplicated: boolean; error?: undefined }
-  | { status: number; id?: undefined; error: ItemProblem }
+  | {
+      status: 200 | 201
+      id: string
+      /** Only with `return: 'minimal'`. */
+      state?: JobState
+      deduplicated: boolean
+      error?: undefined
+    }
+  | { status: number; id?: undefined; state?: undefined; error: ItemProblem }
 )
 
 export interface ItemProblem {

@@ -94,6 +94,11 @@ export const JOB = record({
   ...{ payload: anything, result: anything, resultTruncated: flag, attempts: listOf(ATTEMPT) },
 })
 
+/** A server that does not know the preference responds with the whole job. */
+export const MINIMAL_JOB = record({
+  ...{ id: word, state: oneOf(...JOB_STATES), deduplicated: ifGiven(flag) },
+})
+
 export const RETRIED_JOB = record({ ...JOB.fields, dependenciesWaived: listOf(word) })
 
 export const CLAIMED_JOB = record({
@@ -103,7 +108,7 @@ export const CLAIMED_JOB = record({
 })
 export const CLAIM = record({ jobs: listOf(CLAIMED_JOB) })
 
-const STORED_ITEM = record({ status: number, id: word })
+const STORED_ITEM = record({ status: number, id: word, state: ifGiven(oneOf(...JOB_STATES)) })
 const REFUSED_ITEM = record({ status: number, error: record({ code: text, detail: text }) })
 const batchItem: Check = (value, path) =>
   isObject(value) && value.error !== undefined

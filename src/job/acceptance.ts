@@ -1,6 +1,13 @@
 // Decides whether a job may be enqueued, and which values it takes from its endpoint and
 // dependencies.
-import { isFinal, type Job, type JobState, type NewJob, type OnFinish } from './job.ts'
+import {
+  isFinal,
+  type Job,
+  type JobState,
+  type MinimalJob,
+  type NewJob,
+  type OnFinish,
+} from './job.ts'
 import { isNotice } from './notice.ts'
 
 /** The fields of the endpoint that decide. An endpoint that is being deleted counts as missing. */
@@ -9,6 +16,8 @@ export interface AcceptingEndpoint {
   maxAttempts: number
   onFinish: OnFinish | null
 }
+
+const FIRST_VERSION = 1
 
 /** Applies even if a job already has a key of the request. */
 export type EndpointRefusal = { kind: 'unknown_endpoint' } | { kind: 'endpoint_disabled' }
@@ -93,6 +102,11 @@ export function decideAcceptance(
   }
 }
 
+/** The same as newlyQueued, as far as a minimal response needs it. */
+export function newlyQueuedMinimal({ id }: Pick<NewJob, 'id'>): MinimalJob {
+  return { id, state: 'queued', version: FIRST_VERSION }
+}
+
 /** The job that an accepted request becomes. */
 export function newlyQueued(
   job: NewJob,
@@ -135,7 +149,7 @@ export function newlyQueued(
     failure: null,
     payloadBytes: job.payload.byteLength,
     idempotencyKey: job.idempotency?.key ?? null,
-    version: 1,
+    version: FIRST_VERSION,
     result: null,
     resultTruncated: false,
     attempts: [],

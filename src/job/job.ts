@@ -174,6 +174,11 @@ export interface Job extends JobWithAttempts {
   payload: Uint8Array
 }
 
+/** The part of a job that a minimal response contains or needs. */
+export type MinimalJob = Pick<Job, 'id' | 'state' | 'version'>
+/** Whether the result of the job at this index of a batch may be a MinimalJob. */
+export type IsMinimal = (index: number) => boolean
+
 /** A job to store. The caller takes the id and the instants from the store's clock. */
 export interface NewJob {
   id: string

@@ -15,11 +15,13 @@ import type {
   ClaimedJob,
   Failure,
   FailureReason,
+  IsMinimal,
   Job,
   JobState,
   JobSummary,
   JobWithAttempts,
   Lease,
+  MinimalJob,
   NewJob,
   Progress,
 } from '../job/job.ts'
@@ -49,9 +51,10 @@ export interface Store {
 
   /**
    * Stores jobs durably. Takes at most MAX_ENQUEUE_BATCH jobs; the results are those of single
-   * calls in this order.
+   * calls in this order. Where `isMinimal` holds, the store neither builds nor reads a whole job.
    */
   enqueue(jobs: NewJob[]): Promise<EnqueueResult[]>
+  enqueue(jobs: NewJob[], isMinimal: IsMinimal): Promise<EnqueueResult<MinimalJob>[]>
   /** The endpoints that may have due jobs; see Due. */
   due(since: number | null): Promise<Due>
   /**
@@ -219,10 +222,7 @@ export interface Store {
   onWork(listener: () => void): () => void
   /** Whether `onWork` calls its listeners now after each write, of any process, of a due job. */
   readonly hintsAtAllWork: boolean
-  /**
-   * Throws StoreUnavailable unless the store accepts writes: one succeeded within the last second,
-   * or a small one succeeds now.
-   */
+  /** Throws StoreUnavailable unless a write succeeded within the last second, or one does now. */
   ready(): Promise<void>
   close(): Promise<void>
 }
@@ -282,10 +282,10 @@ export interface Page<T> {
 
 // The life of a job.
 
-export type EnqueueResult =
-  | { kind: 'inserted'; job: Job }
+export type EnqueueResult<J extends MinimalJob = Job> =
+  | { kind: 'inserted'; job: J }
   /** A stored job has the same idempotency key, dedupe key or origin: that job, as it is now. */
-  | { kind: 'existing'; job: Job }
+  | { kind: 'existing'; job: J }
   /** A stored job has the idempotency key, but was created by a different request. */
   | { kind: 'key_reused'; jobId: string }
   /** Another job has the dedupe key, and the request asks to be refused then. */

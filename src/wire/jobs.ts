@@ -16,6 +16,7 @@ import {
   type JobSummary,
   MAX_AHEAD_MS,
   MAX_HOPS,
+  type MinimalJob,
   type NewJob,
   OUTCOMES,
   type TraceContext,
@@ -324,6 +325,13 @@ export const jobResponse = z.object({
   payload: z.unknown(),
 })
 
+/** The response to an enqueue with `Prefer: return=minimal`. */
+export const minimalJobResponse = z.strictObject({
+  id: z.string(),
+  state: z.enum(JOB_STATES),
+  deduplicated: z.boolean().optional(),
+})
+
 export const retriedJobResponse = z.object({
   ...jobResponse.shape,
   dependenciesWaived: z.array(z.string()).meta({
@@ -346,6 +354,11 @@ export function jobJson(job: Job, more: object = {}): string {
     resultTruncated: job.resultTruncated,
   })
   return `${head.slice(0, -1)},"result":${job.result ?? 'null'},"payload":${utf8(job.payload)}}`
+}
+
+/** The JSON text of a minimal response. */
+export function minimalJobJson({ id, state }: MinimalJob, more: object = {}): string {
+  return JSON.stringify({ id, state, ...more })
 }
 
 /** The JSON text of a page of jobs. */
@@ -399,10 +412,13 @@ function utf8(bytes: Uint8Array): string {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('utf8')
 }
 
-type Stored = Extract<EnqueueResult, { kind: 'inserted' | 'existing' }>
+type Stored<J extends MinimalJob> = Extract<EnqueueResult<J>, { kind: 'inserted' | 'existing' }>
 
 /** The job that was stored or found; throws AppError in all other cases. */
-export function storedOrThrow(result: EnqueueResult, job: NewJob): Stored {
+export function storedOrThrow<J extends MinimalJob>(
+  result: EnqueueResult<J>,
+  job: NewJob,
+): Stored<J> {
   switch (result.kind) {
     case 'inserted':
     case 'existing':

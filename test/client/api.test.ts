@@ -58,6 +58,23 @@ describe('jobs', () => {
     expect(id).toBe(first.id)
   })
 
+  it('return: minimal gives id, state and deduplicated alone', async () => {
+    const job = { endpoint, payload: { invoice: 42 }, idempotencyKey: 'invoice-42', ...LATER }
+    const first = await posthorn.enqueue(job, { return: 'minimal' })
+    const { id } = first
+    expect(first).toEqual({ id, state: 'queued', deduplicated: false })
+    const again = await posthorn.enqueue(job, { return: 'minimal' })
+    expect(again).toEqual({ id, state: 'queued', deduplicated: true })
+    const whole = await posthorn.enqueue(job, { return: 'representation' })
+    expect(whole).toMatchObject({ id, payload: { invoice: 42 }, deduplicated: true })
+    const [item] = await posthorn.enqueueBatch([job], { return: 'minimal' })
+    const found = { status: 200, id, state: 'queued', deduplicated: true }
+    expect(item).toEqual({ ...found, idempotencyKey: 'invoice-42' })
+    const wrong = { return: 'nothing' as 'minimal' }
+    await expect(posthorn.enqueue(job, wrong)).rejects.toThrow(TypeError)
+    await expect(posthorn.enqueueBatch([job], wrong)).rejects.toThrow(TypeError)
+  })
+
   it('two jobs without a key are two', async () => {
     const [one, other] = [
       { endpoint, payload: 1 },

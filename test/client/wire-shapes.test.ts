@@ -44,6 +44,7 @@ describe('the client knows', () => {
 
   it('every field of a response', () => {
     expectTypeOf<keyof client.Job | 'deduplicated'>().toEqualTypeOf<keyof Answer<'jobResponse'>>()
+    expectTypeOf<keyof client.MinimalJob>().toEqualTypeOf<keyof Answer<'minimalJobResponse'>>()
     expectTypeOf<keyof client.RetriedJob | 'deduplicated'>().toEqualTypeOf<
       keyof Answer<'retriedJobResponse'>
     >()
@@ -78,6 +79,7 @@ describe('the client knows', () => {
       ['JOB_SUMMARY', checks.JOB_SUMMARY, answers.jobSummaryResponse],
       ['ATTEMPT', checks.ATTEMPT, page(answers.jobResponse.shape.attempts)],
       ['JOB', checks.JOB, answers.jobResponse],
+      ['MINIMAL_JOB', checks.MINIMAL_JOB, answers.minimalJobResponse],
       ['RETRIED_JOB', checks.RETRIED_JOB, answers.retriedJobResponse],
       ['CLAIMED_JOB', checks.CLAIMED_JOB, page(answers.claimResponse.shape.jobs)],
       ['APPLIED', checks.APPLIED, answers.appliedResponse],

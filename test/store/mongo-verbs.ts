@@ -48,6 +48,7 @@ export async function useEveryVerb(store: Store, other: Store): Promise<void> {
   const key = { idempotency: { key: 'k', requestHash: 'h' } }
   await enqueueMany(store, keyed, 1, key)
   await store.enqueue([newJob(store, keyed, key)])
+  await store.enqueue([newJob(store, keyed, key)], () => true)
   await enqueueMany(store, keyed, 1, { expiresAt: now })
   await enqueueMany(store, doomed, 2)
   await claimFrom(store, doomed, 1)

@@ -114,7 +114,7 @@ describe('docs/ARCHITECTURE.md', () => {
 const FROM_POST_TO_INSERT: Record<string, string[]> = {
   'routes/jobs/routes.ts': ['batcher.enqueue('],
   'routes/jobs/enqueue-batcher.ts': ['enqueue(job', 'store.enqueue('],
-  'src/store/mongo/store.ts': ['async enqueue(jobs', ' enqueue(context, jobs)'],
+  'src/store/mongo/store.ts': ['async enqueue(jobs', ' enqueue(context, jobs, isMinimal)'],
   'src/store/mongo/enqueue.ts': [
     'export async function enqueue(',
     'newJobDocument(job',

@@ -56,7 +56,7 @@ const EXPECTED_INDEX: [string, string, string][] = [
   ['purgeable', sweep.PURGEABLE, 'INDEX jobs_purgeable'],
   [
     'idempotency key',
-    enqueueConflicts.JOB_OF_KEY,
+    enqueueConflicts.JOB_BY.key,
     'jobs_idempotency (endpoint=? AND idempotency_key=?)',
   ],
   ['running of', endpoints.COUNT_RUNNING, 'COVERING INDEX jobs_running (endpoint=?)'],
@@ -84,7 +84,7 @@ const EXPECTED_INDEX: [string, string, string][] = [
     'jobs_ordering_slot (endpoint=? AND ordering_slot=?)',
   ],
   ['dedupe key', enqueueConflicts.DEDUPE_HOLDER, 'jobs_dedupe (endpoint=? AND dedupe_key=?)'],
-  ['origin', enqueueConflicts.JOB_OF_ORIGIN, 'jobs_origin (endpoint=? AND origin_key=?)'],
+  ['origin', enqueueConflicts.JOB_BY.origin, 'jobs_origin (endpoint=? AND origin_key=?)'],
   ['running of a limited one', admission.RUNNING_UP_TO, 'COVERING INDEX jobs_running (endpoint=?)'],
   ['overdue', sweep.OVERDUE, 'jobs_awaiting (lease_wall<?)'],
 ]

@@ -24,7 +24,10 @@ export interface AnswerCheck {
 type Json = any
 
 /** Headers with a meaning in this API: if one of them is sent, openapi.json must describe it. */
-const MEANT = ['etag', 'location', 'retry-after', 'allow', 'www-authenticate', 'cache-control']
+const MEANT = [
+  ...['etag', 'location', 'retry-after', 'allow', 'www-authenticate', 'cache-control'],
+  'preference-applied',
+]
 /** The files of a page are served, but are not part of the described API. */
 const PAGE_FILE = /^\/(docs|dashboard)\/[^/]+$/
 const PROBLEM_TYPE = 'application/problem+json'
@@ -92,7 +95,7 @@ export function createAnswerCheck(document: Json): AnswerCheck {
       const isUndescribed = status === 'default' && ![408, 431].includes(answer.status)
       return [
         ...(isUndescribed ? ['this status is not described'] : []),
-        ...headerProblems(response.headers ?? {}, answer),
+        ...headerProblems(response.headers ?? {}, document.components?.headers ?? {}, answer),
         ...bodyProblems(pointer, response.content, answer),
       ].map((problem) => where + problem)
     },
@@ -108,13 +111,15 @@ function unroutedProblems({ status, headers }: RecordedAnswer): string[] {
   ]
 }
 
-function headerProblems(described: Json, { headers }: RecordedAnswer): string[] {
+/** @param components the headers that the others refer to, by their names */
+function headerProblems(described: Json, components: Json, { headers }: RecordedAnswer): string[] {
   // Every response has no-store, unless it may be cached.
   const isKept = headers['cache-control'] !== 'no-store'
   const undescribed = MEANT.filter(
     (name) => name in headers && !(name in described) && (isKept || name !== 'cache-control'),
   )
-  const missing = Object.keys(described).filter((name) => !(name in headers))
+  const required = Object.keys(described).filter((name) => components[name]?.required !== false)
+  const missing = required.filter((name) => !(name in headers))
   return [
     ...undescribed.map((name) => `the header ${name} is not described`),
     ...missing.map((name) => `the header ${name} is described, and missing`),

@@ -3,7 +3,7 @@
 // made for, such as a tick of a schedule), and the dedupe key.
 import type { Filter, UpdateFilter } from 'mongodb'
 import { type DedupeDecision, decideDedupe } from '../../job/dedupe.ts'
-import type { NewJob } from '../../job/job.ts'
+import type { IsMinimal, MinimalJob, NewJob } from '../../job/job.ts'
 import type { EnqueueResult } from '../store.ts'
 import { StoreUnavailable } from '../store-errors.ts'
 import { bodiesOf, deleteBodies, readWhole, storeBodies } from './bodies.ts'
@@ -23,8 +23,14 @@ import {
 } from './job-document.ts'
 
 const WITHOUT_PAYLOAD = { payload: 0 } as const
+/** The large fields, which only the whole job needs. */
+const WITHOUT_CONTENT = { payload: 0, result: 0, attempts: 0, headers: 0, metadata: 0 } as const
+const MINIMAL = { state: 1, version: 1 } as const
 
-type Holder = Omit<JobDocument, keyof typeof WITHOUT_PAYLOAD>
+type WholeHolder = Omit<JobDocument, keyof typeof WITHOUT_PAYLOAD>
+/** It is a WholeHolder unless all results may be minimal. */
+type Holder = Omit<JobDocument, keyof typeof WITHOUT_CONTENT> &
+  Partial<Pick<WholeHolder, 'attempts'>>
 
 interface Holders {
   byId: Map<string, Holder>
@@ -52,7 +58,8 @@ export interface Resolved {
 
 /** The results of a batch, by index. */
 export interface BatchResults {
-  results: EnqueueResult[]
+  results: EnqueueResult<MinimalJob>[]
+  isMinimal: IsMinimal
   /** Items whose result is a stored job that must still be read. */
   existing: Existing[]
 }
@@ -71,8 +78,7 @@ const MAX_KEYS = 1_000
 type DedupeOutcome =
   | { kind: 'dedupe_conflict'; jobId: string }
   /** The result is the job as it is; null: it must still be read. */
-  | { kind: 'kept'; document: Whole<JobDocument> | null }
-  | { kind: 'replaced'; document: Whole<JobDocument> }
+  | { kind: 'kept' | 'replaced'; job: MinimalJob | null }
   /** The job no longer has the key. */
   | { kind: 'released'; isFinal: boolean }
   /** The job changed since it was read. */
@@ -100,20 +106,18 @@ export function isSameJob(
 export async function resolve(
   context: MongoContext,
   items: Item[],
-  { results, existing }: BatchResults,
+  batch: BatchResults,
   deadline: Deadline,
 ): Promise<Resolved> {
-  const existingAs = (holder: Holder, { payload }: NewJob): EnqueueResult => ({
-    kind: 'existing',
-    job: jobOf({ ...holder, payload }, context.box),
-  })
+  const { results, existing, isMinimal } = batch
+  /** @param found null: the job must still be read */
+  const setExisting = (index: number, jobId: string, found: MinimalJob | null) => {
+    if (found === null) existing.push({ index, jobId })
+    else results[index] = { kind: 'existing', job: found }
+  }
   const resolved: Resolved = { open: [], raced: [], own: [], finished: [] }
   if (items.length === 0) return resolved
-  const holders = await findHolders(
-    context,
-    items.map(({ job }) => job),
-    deadline,
-  )
+  const holders = await findHolders(context, items, isMinimal, deadline)
   // A holder that was changed here is read again before the next item of its key.
   const touched = new Set<string>()
   for (const item of items) {
@@ -127,8 +131,7 @@ export async function resolve(
     const known = knownBy(job, holders)
     if (known !== null) {
       if (known.kind !== 'existing') results[index] = refusedBy(known.holder, known.kind)
-      else if (needsNoRead(known.holder, job)) results[index] = existingAs(known.holder, job)
-      else existing.push({ index, jobId: known.holder._id })
+      else setExisting(index, known.holder._id, jobOfHolder(context, known.holder, item, isMinimal))
       continue
     }
     const text = keyText(job.endpoint, job.dedupe?.key)
@@ -140,16 +143,15 @@ export async function resolve(
     // Earlier requests of the batch get the job as it was before the replacement.
     if (job.dedupe?.mode === 'replace') {
       const earlier = existing.filter(({ jobId }) => jobId === holder._id)
-      await fillInExisting(context, earlier, results, deadline)
+      fillInFrom(await readJobs(context, earlier, isMinimal, deadline), earlier, results)
       existing.splice(0, existing.length, ...existing.filter((one) => !earlier.includes(one)))
     }
-    const outcome = await applyDedupe(context, job, holder, deadline)
+    const outcome = await applyDedupe(context, item, holder, isMinimal, deadline)
     if (outcome.kind !== 'kept') touched.add(text)
     if (outcome.kind === 'dedupe_conflict') results[index] = outcome
     else if (outcome.kind === 'raced') resolved.raced.push(item)
     else if (outcome.kind === 'released') resolved.open.push(item)
-    else if (outcome.document === null) existing.push({ index, jobId: holder._id })
-    else results[index] = { kind: 'existing', job: jobOf(outcome.document, context.box) }
+    else setExisting(index, holder._id, outcome.job)
     if (outcome.kind === 'released' && outcome.isFinal) resolved.finished.push(holder._id)
   }
   return resolved
@@ -157,9 +159,14 @@ export async function resolve(
 
 export async function findHolders(
   context: MongoContext,
-  jobs: NewJob[],
+  items: Pick<Item, 'index' | 'job'>[],
+  isMinimal: IsMinimal,
   deadline: Deadline,
 ): Promise<Holders> {
+  const jobs = items.map(({ job }) => job)
+  const projection = items.every(({ index }) => isMinimal(index))
+    ? WITHOUT_CONTENT
+    : WITHOUT_PAYLOAD
   const byId = new Map<string, Holder>()
   const byKey = new Map<string, Holder>()
   const byOrigin = new Map<string, Holder>()
@@ -170,10 +177,7 @@ export async function findHolders(
   const alternatives = [{ _id: { $in: jobs.map(({ id }) => id) } }, ...byEndpoint]
   const found = await run(deadline, (limit) =>
     context.jobs
-      .find<Holder>(
-        { $or: alternatives },
-        { projection: WITHOUT_PAYLOAD, batchSize: 4 * jobs.length + 1, ...limit },
-      )
+      .find<Holder>({ $or: alternatives }, { projection, batchSize: 4 * jobs.length + 1, ...limit })
       .toArray(),
   )
   for (const holder of found) {
@@ -208,44 +212,78 @@ export function refusedBy({ _id }: Holder, kind: 'key_reused' | 'id_taken'): Enq
 }
 
 export function fillInFrom(
-  found: Map<string, EnqueueResult>,
+  found: Map<string, MinimalJob>,
   existing: Existing[],
-  results: EnqueueResult[],
+  results: EnqueueResult<MinimalJob>[],
 ): void {
   for (const { index, jobId } of existing) {
-    const result = found.get(jobId)
-    if (result === undefined) throw new StoreUnavailable('the job that has the key was purged')
-    results[index] = result
+    const job = found.get(jobId)
+    if (job === undefined) throw new StoreUnavailable('the job that has the key was purged')
+    results[index] = { kind: 'existing', job }
   }
 }
 
-/** The jobs of these ids as they are now. */
-export async function readExisting(
+/** The jobs as they are now, by id. Those that all their requests want minimal are minimal. */
+export async function readJobs(
   context: MongoContext,
-  ids: string[],
+  wanted: Existing[],
+  isMinimal: IsMinimal,
   deadline: Deadline,
-): Promise<Map<string, EnqueueResult>> {
-  if (ids.length === 0) return new Map()
-  const unique = [...new Set(ids)]
-  const filter = { _id: { $in: unique } }
-  const found = await readWhole(context, filter, { count: unique.length }, deadline)
-  return new Map(
-    found.map((document) => [
-      document._id,
-      { kind: 'existing', job: jobOf(document, context.box) },
-    ]),
+): Promise<Map<string, MinimalJob>> {
+  const ids = new Set(wanted.flatMap(({ index, jobId }) => (isMinimal(index) ? [] : jobId)))
+  const minimalIds = new Set(wanted.flatMap(({ jobId }) => (ids.has(jobId) ? [] : jobId)))
+  const whole =
+    ids.size === 0
+      ? []
+      : await readWhole(context, { _id: { $in: [...ids] } }, { count: ids.size }, deadline)
+  const minimal = minimalIds.size === 0 ? [] : await readMinimal(context, minimalIds, deadline)
+  const jobs = [...whole.map((document) => jobOf(document, context.box)), ...minimal]
+  return new Map(jobs.map((job) => [job.id, job]))
+}
+
+async function readMinimal(
+  context: MongoContext,
+  ids: Set<string>,
+  deadline: Deadline,
+): Promise<MinimalJob[]> {
+  const documents = await run(deadline, (limit) =>
+    context.jobs
+      .find<MinimalDocument>(
+        { _id: { $in: [...ids] } },
+        { projection: MINIMAL, batchSize: ids.size + 1, ...limit },
+      )
+      .toArray(),
   )
+  return documents.map(minimalOf)
+}
+
+type MinimalDocument = Pick<JobDocument, '_id' | keyof typeof MINIMAL>
+
+function minimalOf({ _id, state, version }: MinimalDocument): MinimalJob {
+  return { id: _id, state: stateOf(state), version }
 }
 
 /**
- * The hash covers the payload: if the key made the job, its bytes need not be read. A blocked job
- * is read, because it may be promoted before the batch returns.
+ * The holder as a result; null: the job must be read. A blocked job is read, because it may be
+ * promoted before the batch returns. The hash covers the payload: if the key made the job, its
+ * bytes need not be read.
  */
-function needsNoRead(holder: Holder, { idempotency }: NewJob) {
-  const { state, idempotencyKey, payloadChanged, resultId } = holder
-  const hasPayload = idempotency !== null && idempotencyKey === idempotency.key
+function jobOfHolder(
+  { box }: MongoContext,
+  holder: Holder,
+  { index, job }: Item,
+  isMinimal: IsMinimal,
+): MinimalJob | null {
+  if (holder.state === 'blocked') return null
+  if (isMinimal(index)) return minimalOf(holder)
+  const { idempotencyKey, payloadChanged, resultId } = holder
+  const hasPayload = job.idempotency !== null && idempotencyKey === job.idempotency.key
   const hasAll = hasPayload && payloadChanged !== true && resultId === undefined
-  return hasAll && state !== 'blocked'
+  return hasAll && isWhole(holder) ? jobOf({ ...holder, payload: job.payload }, box) : null
+}
+
+function isWhole(holder: Holder): holder is WholeHolder {
+  return holder.attempts !== undefined
 }
 
 function hashOf({ keys = [] }: Holder, key: string): string | undefined {
@@ -268,17 +306,6 @@ function alternativesOf(endpoint: string, jobs: NewJob[]): Filter<JobDocument>[]
   ]
 }
 
-/** Writes the jobs as they are now into the results. */
-async function fillInExisting(
-  context: MongoContext,
-  existing: Existing[],
-  results: EnqueueResult[],
-  deadline: Deadline,
-): Promise<void> {
-  const ids = existing.map(({ jobId }) => jobId)
-  fillInFrom(await readExisting(context, ids, deadline), existing, results)
-}
-
 /** A name contains no space, so that two pairs never get one text. No key: a text that none has. */
 function keyText(endpoint: string, key: string | undefined): string {
   return key === undefined ? '' : `${endpoint} ${key}`
@@ -286,8 +313,9 @@ function keyText(endpoint: string, key: string | undefined): string {
 
 async function applyDedupe(
   context: MongoContext,
-  job: NewJob,
+  { index, job }: Item,
   holder: Holder,
+  isMinimal: IsMinimal,
   deadline: Deadline,
 ): Promise<DedupeOutcome> {
   if (job.dedupe === null) return RACED
@@ -300,13 +328,16 @@ async function applyDedupe(
     case 'reject':
       return { kind: 'dedupe_conflict', jobId: _id }
     case 'keep': {
-      if (job.idempotency === null) return { kind: 'kept', document: null }
-      const document = await updateOwner(context, owned, keyAddition(job, holder), deadline)
+      if (job.idempotency === null) {
+        const isKnown = isMinimal(index) && state !== 'blocked'
+        return { kind: 'kept', job: isKnown ? minimalOf(holder) : null }
+      }
+      const addition = keyAddition(job, holder)
+      const document = await updateOwner(context, owned, addition, isMinimal(index), deadline)
       if (document === null) return RACED
-      const { payload } = document
       // A blocked job may be promoted before the batch returns.
-      const isRead = payload !== null && document.state !== 'blocked'
-      return { kind: 'kept', document: isRead ? { ...document, payload } : null }
+      if (document.state === 'blocked') return { kind: 'kept', job: null }
+      return { kind: 'kept', job: jobOfOwner(context, document, document.payload) }
     }
     case 'replace': {
       const filter = { ...owned, ...guardOf('replace', { now, version }), attemptCount: 0 }
@@ -314,10 +345,10 @@ async function applyDedupe(
       const own = body === null ? [] : [body]
       await storeBodies(context, own, deadline)
       const update = replacement(context, job, holder, payloadFields(job.payload, body))
-      const document = await updateOwner(context, filter, update, deadline)
+      const document = await updateOwner(context, filter, update, isMinimal(index), deadline)
       await deleteBodies(context, document === null ? own : bodiesOf(holder), deadline)
       if (document === null) return RACED
-      return { kind: 'replaced', document: { ...document, payload: job.payload } }
+      return { kind: 'replaced', job: jobOfOwner(context, document, job.payload) }
     }
     case 'displace': {
       const filter = { ...owned, ...guardOf('displace', { now }) }
@@ -394,6 +425,9 @@ function keyAddition(
   }
 }
 
+/** As it was read: a minimal one has no further fields. */
+type Owner = MinimalDocument & Partial<JobDocument>
+
 /**
  * Returns null if the filter does not match, or another job took the key of the request just now.
  */
@@ -401,12 +435,14 @@ async function updateOwner(
   context: MongoContext,
   filter: Filter<JobDocument>,
   update: UpdateFilter<JobDocument>,
+  isMinimal: boolean,
   deadline: Deadline,
-): Promise<JobDocument | null> {
+): Promise<Owner | null> {
   try {
     return await run(deadline, (limit) =>
       context.jobs.findOneAndUpdate(filter, update, {
         returnDocument: 'after',
+        ...(isMinimal ? { projection: MINIMAL } : {}),
         ...BY_ID,
         ...limit,
       }),
@@ -415,6 +451,17 @@ async function updateOwner(
     if (isDuplicateKey(error)) return null
     throw error
   }
+}
+
+/** null: the job must be read, because its payload is stored apart. */
+function jobOfOwner(
+  { box }: MongoContext,
+  owner: Owner,
+  payload: Uint8Array | null | undefined,
+): MinimalJob | null {
+  if (owner.attempts === undefined) return minimalOf(owner)
+  if (payload === null) return null
+  return jobOf({ ...owner, payload } as Whole<JobDocument>, box)
 }
 
 async function releaseDedupeKey(

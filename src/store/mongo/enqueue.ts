@@ -10,8 +10,9 @@ import {
   isDisabledFor,
   namedOnFinish,
   newlyQueued,
+  newlyQueuedMinimal,
 } from '../../job/acceptance.ts'
-import type { JobState, NewJob } from '../../job/job.ts'
+import type { IsMinimal, JobState, MinimalJob, NewJob } from '../../job/job.ts'
 import { type EnqueueResult, MAX_ENQUEUE_BATCH, STORE_DEADLINE_MS } from '../store.ts'
 import { StoreUnavailable } from '../store-errors.ts'
 import { type BlockedJob, checkBlocked, markDependedOn } from './blocked-jobs.ts'
@@ -35,7 +36,7 @@ import {
   isSameJob,
   knownBy,
   type Resolved,
-  readExisting,
+  readJobs,
   refusedBy,
   resolve,
 } from './enqueue-conflicts.ts'
@@ -45,7 +46,7 @@ import { BY_ID, newJobDocument, stateOf } from './job-document.ts'
 const MAX_ROUNDS_WITHOUT_PROGRESS = 5
 
 interface Enqueued {
-  results: EnqueueResult[]
+  results: EnqueueResult<MinimalJob>[]
   /** Ids of jobs that became final because others took their dedupe keys. */
   finished: string[]
   /** Jobs of the batch that wait for one of these: they fail with the effects of its finish. */
@@ -82,14 +83,21 @@ const KEYLESS_FROM_ROUND = 2
 /** Longer than any verb takes: until then no sweep checks a job that is not complete yet. */
 const KEYLESS_MS = 10_000
 
-export async function enqueue(context: MongoContext, jobs: NewJob[]): Promise<Enqueued> {
+export async function enqueue(
+  context: MongoContext,
+  jobs: NewJob[],
+  isMinimal: IsMinimal,
+): Promise<Enqueued> {
   if (jobs.length > MAX_ENQUEUE_BATCH) {
     throw new Error(`a batch holds at most ${MAX_ENQUEUE_BATCH} jobs, not ${jobs.length}`)
   }
-  const results: EnqueueResult[] = jobs.map(() => ({ kind: 'unknown_endpoint' }))
+  const results: Enqueued['results'] = jobs.map(() => ({ kind: 'unknown_endpoint' }))
   if (jobs.length === 0) return { results, finished: [], doomed: [] }
   const deadline = startDeadline()
-  const batch: Batch = { context, results, existing: [], finished: [], blocked: [], deadline }
+  const batch: Batch = {
+    ...{ context, results, isMinimal, existing: [] },
+    ...{ finished: [], blocked: [], deadline },
+  }
   const { endpoints, states } = await loadEnqueueContext(context, jobs, deadline)
   const accepts = (name: string) => endpoints.has(name)
   /** Earlier jobs of the batch that are stored, or certainly will be. */
@@ -172,13 +180,13 @@ async function storeItems(batch: Batch, items: Item[]): Promise<void> {
     const taken = await tryToInsert(context, open, roundsWithoutProgress, deadline)
     for (const item of open) {
       if (taken.has(item)) continue
-      results[item.index] = insertedAs(item)
+      results[item.index] = insertedAs(item, batch)
       inUse.add(item.document.payloadId)
       if (item.document.state === 'blocked') batch.blocked.push(item)
     }
     const resolved = await resolveAll(batch, [...taken])
     for (const item of resolved.own) {
-      results[item.index] = insertedAs(item)
+      results[item.index] = insertedAs(item, batch)
       inUse.add(item.payloadId)
       if (item.document.state === 'blocked') batch.blocked.push(item)
     }
@@ -224,8 +232,8 @@ async function tryToInsert(
 /** A repeated request that would be refused now has the result of the first one. */
 async function fillInKnown(batch: Batch, refused: { index: number; job: NewJob }[]): Promise<void> {
   if (refused.length === 0) return
-  const jobs = refused.map(({ job }) => ({ ...job, dedupe: null }))
-  const holders = await findHolders(batch.context, jobs, batch.deadline)
+  const jobs = refused.map(({ index, job }) => ({ index, job: { ...job, dedupe: null } }))
+  const holders = await findHolders(batch.context, jobs, batch.isMinimal, batch.deadline)
   for (const { index, job } of refused) {
     const known = knownBy(job, holders)
     if (known === null || isMadeAfter(batch, index, known.holder._id)) continue
@@ -256,17 +264,22 @@ async function promoteBlocked({ context, blocked, deadline }: Batch): Promise<bo
 }
 
 /** Reads the jobs whose result is not complete: existing ones, and those that were promoted. */
-async function fillIn({ context, results, existing, blocked, deadline }: Batch): Promise<void> {
-  const ids = [...existing.map(({ jobId }) => jobId), ...blocked.map(({ job }) => job.id)]
-  const found = await readExisting(context, ids, deadline)
+async function fillIn(batch: Batch): Promise<void> {
+  const { context, results, isMinimal, existing, blocked, deadline } = batch
+  const promoted = blocked.map(({ index, job }) => ({ index, jobId: job.id }))
+  const found = await readJobs(context, [...existing, ...promoted], isMinimal, deadline)
   fillInFrom(found, existing, results)
-  for (const { index, job } of blocked) {
-    const result = found.get(job.id)
-    if (result?.kind === 'existing') results[index] = { kind: 'inserted', job: result.job }
+  for (const { index, jobId } of promoted) {
+    const job = found.get(jobId)
+    if (job !== undefined) results[index] = { kind: 'inserted', job }
   }
 }
 
-function insertedAs({ job, document }: Item): EnqueueResult {
+function insertedAs(
+  { index, job, document }: Item,
+  { isMinimal }: Pick<Batch, 'isMinimal'>,
+): EnqueueResult<MinimalJob> {
+  if (isMinimal(index)) return { kind: 'inserted', job: newlyQueuedMinimal(job) }
   const { maxAttempts, onFinish = null, waitingFor = [] } = document
   const isBlocked = document.state === 'blocked'
   return {

@@ -195,6 +195,7 @@ async function enqueueNotices(context: MongoContext, finished: FinishedJob[]): P
   const { results } = await enqueue(
     context,
     notices.map(({ notice }) => notice),
+    () => true,
   )
   results.forEach(({ kind }, i) => {
     if (kind !== 'unknown_endpoint') return

@@ -1,12 +1,13 @@
 // The MongoDB store: implements src/store/store.ts with the verbs of the other files. Every write
 // has its whole guard (guards.ts), and a majority has stored it before the verb returns.
 import type { MongoClient } from 'mongodb'
+import type { IsMinimal, NewJob } from '../../job/job.ts'
 import { createAttemptTokens } from '../attempt-token.ts'
 import { createEndListeners } from '../ends.ts'
 import { type Outbox, REJECTED_SUFFIX } from '../outbox.ts'
 import { createReadiness, type Readiness } from '../readiness.ts'
 import { createSecretBox, type SecretBox } from '../secret-box.ts'
-import type { Store, StoreSettings } from '../store.ts'
+import type { EnqueueResult, Store, StoreSettings } from '../store.ts'
 import { SettingUnusable, StoreUnavailable } from '../store-errors.ts'
 import { rememberUndecryptableSchedules } from '../undecryptable-schedules.ts'
 import type { Migrated } from '../upgrade.ts'
@@ -250,11 +251,11 @@ function jobVerbs(
   const claimer = createClaimer(context, eligible, unacknowledged)
   const memory = startSweepMemory(context, eligible.forget)
   return {
-    async enqueue(jobs) {
-      const { results, finished, doomed } = await enqueue(context, jobs)
+    async enqueue(jobs: NewJob[], isMinimal: IsMinimal = () => false) {
+      const { results, finished, doomed } = await enqueue(context, jobs, isMinimal)
       if (finished.length > 0) await tryFinishEffects(context, finished, doomed)
       if (results.some(({ kind }) => kind === 'unknown_endpoint')) onMissingEndpoint()
-      return results
+      return results as EnqueueResult[]
     },
     due: (since) => due(context, since),
     claim: (shares, limit, holder) => claim(claimer, shares, limit, holder),

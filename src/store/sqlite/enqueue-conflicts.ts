@@ -2,7 +2,7 @@
 // the dedupe key of a queued or running job. Decides nothing about dedupe: src/job/dedupe.ts does.
 
 import { type DedupeDecision, decideDedupe } from '../../job/dedupe.ts'
-import type { Job, NewJob } from '../../job/job.ts'
+import type { MinimalJob, NewJob } from '../../job/job.ts'
 import type { EnqueueResult } from '../store.ts'
 import type { Database } from './connection.ts'
 import { guardOf, HOLDS_DEDUPE_KEY } from './guards.ts'
@@ -15,23 +15,26 @@ import {
   sealHeaders,
   toJob,
 } from './job-row.ts'
-import { JOB_OF_ID, jobOfId } from './jobs.ts'
 
-export const JOB_OF_KEY = `
-select ${JOB_COLUMNS}, request_hash as known_hash from jobs
-where endpoint = $endpoint and idempotency_key = $key`
-export const IS_ADDED_KEY = 'select 1 from added_keys where endpoint = $endpoint and key = $key'
-/** Finds the job to which this key was added. */
-export const JOB_OF_ADDED_KEY = `
-select ${JOB_COLUMNS},
+const jobBy = (columns: string) => ({
+  id: `select ${columns}, origin_key from jobs where id = $id`,
+  key: `
+select ${columns}, request_hash as known_hash from jobs
+where endpoint = $endpoint and idempotency_key = $key`,
+  /** The job to which this key was added. */
+  addedKey: `
+select ${columns},
   (select request_hash from added_keys
     where added_keys.endpoint = $endpoint and key = $key) as known_hash
 from jobs
-where seq = (select seq from added_keys where added_keys.endpoint = $endpoint and key = $key)`
+where seq = (select seq from added_keys where added_keys.endpoint = $endpoint and key = $key)`,
+  origin: `select ${columns} from jobs where endpoint = $endpoint and origin_key = $originKey`,
+})
+export const JOB_BY = jobBy(JOB_COLUMNS)
+/** Read no payload, no result and no attempts. */
+export const MINIMAL_JOB_BY = jobBy('id, state, version')
 
-export const JOB_OF_ORIGIN = `
-select ${JOB_COLUMNS} from jobs where endpoint = $endpoint and origin_key = $originKey`
-
+export const IS_ADDED_KEY = 'select 1 from added_keys where endpoint = $endpoint and key = $key'
 export const ADD_IDEMPOTENCY_KEY = `
 insert into added_keys (endpoint, key, request_hash, seq)
 values ($endpoint, $key, $requestHash, $seq)
@@ -56,50 +59,84 @@ export const SUPERSEDE = `
 update jobs set superseded = 1, version = version + 1
 where seq = $seq and ${guardOf('supersede')}`
 
-type KeyedRow = JobRow & { known_hash: string | null }
+/** A row of JOB_BY, or of MINIMAL_JOB_BY without the other columns. */
+type FoundRow = JobRow & { known_hash: string | null; origin_key: string | null }
+
+interface Found {
+  row: Pick<FoundRow, 'known_hash' | 'origin_key'>
+  job: MinimalJob
+}
+
+function find(
+  { connection, keys }: Database,
+  by: keyof typeof JOB_BY,
+  values: Record<string, string>,
+  isMinimal: boolean,
+): Found | null {
+  const sql = (isMinimal ? MINIMAL_JOB_BY : JOB_BY)[by]
+  const row = connection.statement(sql).get(values) as FoundRow | undefined
+  if (row === undefined) return null
+  const { id, state, version } = row
+  return { row, job: isMinimal ? { id, state, version } : toJob(row, keys) }
+}
 
 /** The same job, stored by a write whose result was lost; or a job of another origin. */
 export function findById(
-  { connection, keys }: Database,
+  database: Database,
   { id, originKey }: NewJob,
-): EnqueueResult | null {
-  const row = connection.statement(JOB_OF_ID).get({ id }) as
-    | (JobRow & { origin_key: string | null })
-    | undefined
-  if (row === undefined) return null
-  if (row.origin_key !== originKey) return { kind: 'id_taken', jobId: id }
-  return { kind: 'inserted', job: toJob(row, keys) }
+  isMinimal: boolean,
+): EnqueueResult<MinimalJob> | null {
+  const found = find(database, 'id', { id }, isMinimal)
+  if (found === null) return null
+  if (found.row.origin_key !== originKey) return { kind: 'id_taken', jobId: id }
+  return { kind: 'inserted', job: found.job }
 }
 
 /** The unique indexes of jobs do not cover added keys. */
-export function findByAddedKey(database: Database, job: NewJob): EnqueueResult | null {
+export function findByAddedKey(
+  database: Database,
+  job: NewJob,
+  isMinimal: boolean,
+): EnqueueResult<MinimalJob> | null {
   const { idempotency, endpoint } = job
   if (idempotency === null) return null
   const { key } = idempotency
   const added = database.connection.statement(IS_ADDED_KEY).get({ endpoint, key })
-  return added === undefined ? null : findByKey(database, job)
+  return added === undefined ? null : findByKey(database, job, isMinimal)
 }
 
 export function findByKey(
-  { connection, keys }: Database,
+  database: Database,
   { endpoint, idempotency }: NewJob,
-): EnqueueResult | null {
+  isMinimal: boolean,
+): EnqueueResult<MinimalJob> | null {
   if (idempotency === null) return null
   const { key, requestHash } = idempotency
-  const row = (connection.statement(JOB_OF_KEY).get({ endpoint, key }) ??
-    connection.statement(JOB_OF_ADDED_KEY).get({ endpoint, key })) as KeyedRow | undefined
-  if (row === undefined) return null
-  if (row.known_hash !== requestHash) return { kind: 'key_reused', jobId: row.id }
-  return { kind: 'existing', job: toJob(row, keys) }
+  const found =
+    find(database, 'key', { endpoint, key }, isMinimal) ??
+    find(database, 'addedKey', { endpoint, key }, isMinimal)
+  if (found === null) return null
+  const { row, job } = found
+  return row.known_hash === requestHash
+    ? { kind: 'existing', job }
+    : { kind: 'key_reused', jobId: job.id }
 }
 
 export function findByOrigin(
-  { connection, keys }: Database,
+  database: Database,
   { endpoint, originKey }: NewJob,
-): EnqueueResult | null {
+  isMinimal: boolean,
+): EnqueueResult<MinimalJob> | null {
   if (originKey === null) return null
-  const row = connection.statement(JOB_OF_ORIGIN).get({ endpoint, originKey }) as JobRow | undefined
-  return row === undefined ? null : { kind: 'existing', job: toJob(row, keys) }
+  const found = find(database, 'origin', { endpoint, originKey }, isMinimal)
+  return found === null ? null : { kind: 'existing', job: found.job }
+}
+
+/** A job that this transaction has stored or found. */
+export function storedJob(database: Database, id: string, isMinimal: boolean): MinimalJob {
+  const found = find(database, 'id', { id }, isMinimal)
+  if (found === null) throw new Error(`job ${id} is not stored`)
+  return found.job
 }
 
 interface HolderRow {
@@ -112,7 +149,11 @@ interface HolderRow {
 }
 
 /** null: no job has the key, or no longer, and the new one must be inserted. */
-export function applyDedupe(database: Database, job: NewJob): EnqueueResult | null {
+export function applyDedupe(
+  database: Database,
+  job: NewJob,
+  isMinimal: boolean,
+): EnqueueResult<MinimalJob> | null {
   const { connection, clock, fences } = database
   const { key: dedupeKey, mode } = job.dedupe as NonNullable<NewJob['dedupe']>
   const holder = connection.statement(DEDUPE_HOLDER).get({ endpoint: job.endpoint, dedupeKey }) as
@@ -130,9 +171,9 @@ export function applyDedupe(database: Database, job: NewJob): EnqueueResult | nu
       return { kind: 'dedupe_conflict', jobId: holder.id }
     case 'replace':
       replace(database, job, holder)
-      return found(database, job, holder)
+      return existing(database, job, holder, isMinimal)
     case 'keep':
-      return found(database, job, holder)
+      return existing(database, job, holder, isMinimal)
     case 'displace':
       connection.statement(DISPLACE).run({
         ...{ seq: holder.seq, finishedAt: clock.now(), ...fences.undone },
@@ -146,9 +187,14 @@ export function applyDedupe(database: Database, job: NewJob): EnqueueResult | nu
   }
 }
 
-function found(database: Database, job: NewJob, { seq, id }: HolderRow): EnqueueResult {
+function existing(
+  database: Database,
+  job: NewJob,
+  { seq, id }: HolderRow,
+  isMinimal: boolean,
+): EnqueueResult<MinimalJob> {
   addIdempotencyKey(database, job, seq)
-  return { kind: 'existing', job: jobOfId(database, id) as Job }
+  return { kind: 'existing', job: storedJob(database, id, isMinimal) }
 }
 
 /** Keeps its id, attempts, ordering key, dependencies and onFinish. */

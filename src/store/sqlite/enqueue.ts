@@ -7,8 +7,9 @@ import {
   isDisabledFor,
   namesOthers,
   newlyQueued,
+  newlyQueuedMinimal,
 } from '../../job/acceptance.ts'
-import type { Job, NewJob, OnFinish } from '../../job/job.ts'
+import type { IsMinimal, MinimalJob, NewJob, OnFinish } from '../../job/job.ts'
 import { type EnqueueResult, MAX_ENQUEUE_BATCH } from '../store.ts'
 import { BLOCKED_BY_SEQ, type BlockedJob, resolveBlocked, waitForFinishOf } from './blocked-jobs.ts'
 import type { Database } from './connection.ts'
@@ -18,10 +19,11 @@ import {
   findById,
   findByKey,
   findByOrigin,
+  storedJob,
 } from './enqueue-conflicts.ts'
 import { runFinishEffects } from './finish-effects.ts'
 import { insertJob, parsed } from './job-row.ts'
-import { jobOfId, stateOf } from './jobs.ts'
+import { stateOf } from './jobs.ts'
 
 /** An endpoint that is being deleted accepts no job. */
 export const ACCEPTING_ENDPOINT = `
@@ -31,14 +33,18 @@ where name = $name and deleting = 0`
 /** The endpoints that the transaction has read. null: there is none. */
 type Endpoints = Map<string, AcceptingEndpoint | null>
 
-export async function enqueue(database: Database, jobs: NewJob[]): Promise<EnqueueResult[]> {
+export async function enqueue(
+  database: Database,
+  jobs: NewJob[],
+  isMinimal: IsMinimal,
+): Promise<EnqueueResult<MinimalJob>[]> {
   if (jobs.length > MAX_ENQUEUE_BATCH) {
     throw new RangeError(`${jobs.length} jobs in a batch of at most ${MAX_ENQUEUE_BATCH}`)
   }
   if (jobs.length === 0) return []
   const results = await database.connection.write('full', () => {
     const endpoints: Endpoints = new Map()
-    const perJob = jobs.map((job) => enqueueOne(database, job, endpoints))
+    const perJob = jobs.map((job, i) => enqueueOne(database, job, endpoints, isMinimal(i)))
     // Only a job that a new one displaced becomes final here.
     if (jobs.some(({ dedupe }) => dedupe?.mode === 'replace')) runFinishEffects(database)
     return perJob
@@ -48,13 +54,18 @@ export async function enqueue(database: Database, jobs: NewJob[]): Promise<Enque
   return results
 }
 
-function enqueueOne(database: Database, job: NewJob, endpoints: Endpoints): EnqueueResult {
+function enqueueOne(
+  database: Database,
+  job: NewJob,
+  endpoints: Endpoints,
+  isMinimal: boolean,
+): EnqueueResult<MinimalJob> {
   const endpoint = accepting(database, job.endpoint, endpoints)
   if (endpoint === null) return { kind: 'unknown_endpoint' }
   if (isDisabledFor(job, endpoint)) return { kind: 'endpoint_disabled' }
   // This comes first: a repeat returns the job that it created, whatever has changed since.
   const isReadFirst = job.dedupe !== null || namesOthers(job)
-  const known = isReadFirst ? findKnown(database, job) : findByAddedKey(database, job)
+  const known = (isReadFirst ? findKnown : findByAddedKey)(database, job, isMinimal)
   if (known !== null) return known
   const decision = decideAcceptance(
     job,
@@ -63,16 +74,18 @@ function enqueueOne(database: Database, job: NewJob, endpoints: Endpoints): Enqu
     (id) => stateOf(database, id),
   )
   if (decision.kind !== 'accepted') return decision
-  const found = job.dedupe === null ? null : applyDedupe(database, job)
+  const found = job.dedupe === null ? null : applyDedupe(database, job, isMinimal)
   if (found !== null) return found
 
   const seq = insertJob(database, job, decision)
   if (seq === null) {
-    const repeated = findKnown(database, job)
+    const repeated = findKnown(database, job, isMinimal)
     if (repeated !== null) return repeated
     throw new Error(`job ${job.id} was neither inserted nor known`)
   }
-  return { kind: 'inserted', job: insertedJob(database, job, decision, seq) }
+  const isReady = decision.isBlocked && unblockIfReady(database, job, decision, seq)
+  if (isReady) return { kind: 'inserted', job: storedJob(database, job.id, isMinimal) }
+  return { kind: 'inserted', job: (isMinimal ? newlyQueuedMinimal : newlyQueued)(job, decision) }
 }
 
 function accepting(
@@ -102,25 +115,30 @@ function acceptingOf({ max_attempts, on_finish, disabled_reason }: AcceptingRow)
   }
 }
 
-function findKnown(database: Database, job: NewJob): EnqueueResult | null {
-  return findById(database, job) ?? findByKey(database, job) ?? findByOrigin(database, job)
-}
-
-/** The stored job. A blocked one may be unblocked before this returns. */
-function insertedJob(
+function findKnown(
   database: Database,
   job: NewJob,
-  acceptance: Acceptance,
+  isMinimal: boolean,
+): EnqueueResult<MinimalJob> | null {
+  return (
+    findById(database, job, isMinimal) ??
+    findByKey(database, job, isMinimal) ??
+    findByOrigin(database, job, isMinimal)
+  )
+}
+
+/** Whether a job that was inserted blocked waits for nothing any more, and was unblocked. */
+function unblockIfReady(
+  database: Database,
+  job: NewJob,
+  { waitingFor }: Acceptance,
   seq: number | bigint,
-): Job {
-  if (!acceptance.isBlocked) return newlyQueued(job, acceptance)
-  const { waitingFor } = acceptance
-  const { connection } = database
+): boolean {
   // A job that has already failed is left to the sweep, so that the response shows a queued job.
   if (waitingFor.length === 0) {
-    const blocked = connection.statement(BLOCKED_BY_SEQ).get({ seq }) as unknown as BlockedJob
-    if (resolveBlocked(database, blocked) === 'ready') return jobOfId(database, job.id) as Job
+    const blocked = database.connection.statement(BLOCKED_BY_SEQ).get({ seq })
+    if (resolveBlocked(database, blocked as unknown as BlockedJob) === 'ready') return true
   }
   waitForFinishOf(database, waitingFor, job.id)
-  return newlyQueued(job, acceptance)
+  return false
 }

@@ -22,7 +22,7 @@ import {
   withAttempts,
 } from './job-row.ts'
 
-export const JOB_OF_ID = `select ${JOB_COLUMNS}, origin_key from jobs where id = $id`
+export const JOB_OF_ID = `select ${JOB_COLUMNS} from jobs where id = $id`
 
 export const JOB_WITH_ATTEMPTS = `select ${SUMMARY_COLUMNS}, attempts from jobs where id = $id`
 

@@ -2,9 +2,10 @@
 // contents: it joins the verbs of the other files to the port.
 
 import { resolve } from 'node:path'
+import type { IsMinimal, NewJob } from '../../job/job.ts'
 import { type AttemptTokens, createAttemptTokens } from '../attempt-token.ts'
 import { createEndListeners } from '../ends.ts'
-import type { Store, StoreSettings } from '../store.ts'
+import type { EnqueueResult, Store, StoreSettings } from '../store.ts'
 import { StoreUnusable } from '../store-errors.ts'
 import { rememberUndecryptableSchedules } from '../undecryptable-schedules.ts'
 import { headOfOrderingKey } from './blocked-jobs.ts'
@@ -96,7 +97,8 @@ function createStore(database: Database): Store {
     get commandCount() {
       return connection.commandCount
     },
-    enqueue: (jobs) => enqueue(database, jobs),
+    enqueue: (jobs: NewJob[], isMinimal: IsMinimal = () => false) =>
+      enqueue(database, jobs, isMinimal) as Promise<EnqueueResult[]>,
     due: (since) => due(database, since),
     claim: (shares, limit, holder) => claim(database, shares, limit, holder),
     settle: (settlements, options) => settle(database, settlements, options),

@@ -8,6 +8,8 @@ export const CONNECTIONS = 50
 export const POSTING_CONNECTIONS = 64
 export const ENDPOINT = 'sink'
 export const JOB_BODY = `{"endpoint":"${ENDPOINT}","payload":${PAYLOAD}}`
+/** The value of the Prefer header that asks for the minimal response. */
+export const MINIMAL = 'return=minimal'
 /** A delivery later than this does not count as immediate. */
 export const MAX_LAG_MS = 1_000
 

@@ -1,10 +1,11 @@
 // A Fastify application that stores nothing: the same route and schema, and a response of the same
-// length.
+// length, also if the request prefers a minimal one.
 import Fastify from 'fastify'
 import { validatorCompiler } from '../routes/http/route-schema.ts'
 import { newJobId } from '../src/job/job-id.ts'
 import { parseEnvelope, type RawJson } from '../src/wire/envelope.ts'
 import { jobBody } from '../src/wire/jobs.ts'
+import { MINIMAL } from './load.ts'
 
 const app = Fastify({ logger: false })
 app.removeAllContentTypeParsers()
@@ -20,6 +21,10 @@ app.post<{ Body: { payload: RawJson } }>(
   async (request, reply) => {
     const now = new Date().toISOString()
     reply.code(201).type('application/json')
+    if (request.headers.prefer === MINIMAL) {
+      reply.headers({ vary: 'Prefer', 'preference-applied': MINIMAL })
+      return JSON.stringify({ id: newJobId(Date.now()), state: 'queued' })
+    }
     const head = JSON.stringify({
       id: newJobId(Date.now()),
       createdAt: now,

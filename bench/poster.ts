@@ -1,10 +1,13 @@
 // Posts jobs as fast as they are accepted, over 64 connections. Arguments: URL of the API, number
-// of jobs.
+// of jobs, value of the Prefer header (if any).
 import { Client } from 'undici'
 import { JOB_BODY, POSTING_CONNECTIONS } from './load.ts'
 
-const [url, amount] = process.argv.slice(2) as [string, string]
-const headers = { 'content-type': 'application/json' }
+const [url, amount, prefer] = process.argv.slice(2) as [string, string, string?]
+const headers = {
+  'content-type': 'application/json',
+  ...(prefer === undefined ? {} : { prefer }),
+}
 let left = Number(amount)
 let refused = 0
 

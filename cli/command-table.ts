@@ -11,7 +11,7 @@ const SERVERS = 'Run a server'
 export const COMMAND_GROUPS: Record<string, Record<string, Entry>> = {
   [SERVERS]: {
     start: {
-      summary: 'one API and one worker, restarted when they crash; reads .env',
+      summary: 'one API and one worker (or several), restarted when they crash; reads .env',
       load: () => import('./commands/start.ts'),
     },
     api: {

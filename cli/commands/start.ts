@@ -1,5 +1,5 @@
-// posthorn start: runs one API and one worker as child processes, and restarts them when they
-// crash.
+// posthorn start: runs one API, and one worker or several, as child processes, and restarts those
+// that crash.
 import { type ChildProcess, spawn } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { type Config, readConfig } from '../../src/config.ts'
@@ -7,6 +7,7 @@ import { VERSION } from '../../src/version.ts'
 import { action } from '../command.ts'
 import { loadEnvFile } from '../env-file.ts'
 import { EXIT } from '../exit.ts'
+import { wholeNumber } from '../input.ts'
 import { printError } from '../output.ts'
 
 const FIRST_RESTART_MS = 500
@@ -14,6 +15,8 @@ const MAX_RESTART_MS = 30_000
 /** A process that ran this long before it crashed is restarted with the shortest delay again. */
 const STEADY_MS = 60_000
 const PARENT_CHECK_MS = 500
+/** Each is a process of 100 to 200 MB under load. */
+const MAX_WORKERS = 64
 
 interface Child {
   /**
@@ -29,18 +32,29 @@ interface Child {
 export const command = action({
   summary: 'Run one API and one worker, restarted when they crash; reads .env',
   arguments: [],
-  options: {},
-  examples: ['PORT=9000 posthorn start'],
-  async run() {
-    await start()
+  options: {
+    workers: {
+      type: 'string',
+      value: 'N',
+      help: `run N worker processes, 1 to ${MAX_WORKERS}; default 1`,
+    },
+  },
+  details: `Of several workers, each has its number at the end of its WORKER_ID, as in ID-1 and
+ID-2, and the port after that of the one before, from WORKER_PORT on.`,
+  examples: ['PORT=9000 posthorn start', 'PORT=9000 posthorn start --workers 2'],
+  async run({ values }) {
+    await start(wholeNumber('--workers', values.workers ?? '1', 1, MAX_WORKERS))
     return EXIT.done
   },
 })
 
 /** Runs until it is stopped or a child cannot start; ends the process with the right exit code. */
-async function start(): Promise<void> {
+async function start(workerCount: number): Promise<void> {
   loadEnvFile()
   const config = readConfig(process.env)
+  const workers = workerSettings(config, workerCount)
+  // A worker that gets a wrong setting here would only say so after the API is up.
+  for (const settings of workers) readConfig({ ...process.env, ...settings })
   const children: Child[] = []
   let isStopping = false
   const stopAll = (signal: NodeJS.Signals) => {
@@ -52,14 +66,14 @@ async function start(): Promise<void> {
   process.on('SIGTERM', onSignal)
   whenNpmIsGone(() => stopAll('SIGTERM'))
 
-  const begin = (command: string) => {
-    const child = keepRunning(command)
+  const begin = (command: string, settings: Settings) => {
+    const child = keepRunning(command, settings)
     children.push(child)
     return child.up
   }
   try {
-    const { url } = await begin('api')
-    if (!isStopping) await begin('worker')
+    const { url } = await begin('api', {})
+    if (!isStopping) await Promise.all(workers.map((settings) => begin('worker', settings)))
     if (!isStopping) printError(welcome(config, url as string))
   } catch (exitCode) {
     // A stop during the start is not a failure, nor is a second signal, which kills the children.
@@ -87,7 +101,19 @@ function whenNpmIsGone(stop: () => void): void {
   timer.unref()
 }
 
-function keepRunning(command: string): Child {
+/** Environment variables that a child gets in addition to those of this process. */
+type Settings = Record<string, string>
+
+/** Two workers can share neither an id nor a port. A port of 0 is another one each time. */
+function workerSettings({ WORKER_ID: id, WORKER_PORT: port }: Config, count: number): Settings[] {
+  if (count === 1) return [{}]
+  return Array.from({ length: count }, (_, i) => ({
+    ...(id === null ? {} : { WORKER_ID: `${id}-${i + 1}` }),
+    ...(port === null || port === 0 ? {} : { WORKER_PORT: String(port + i) }),
+  }))
+}
+
+function keepRunning(command: string, settings: Settings): Child {
   let current: ChildProcess
   let isStopping = false
   let restartMs = FIRST_RESTART_MS
@@ -100,7 +126,7 @@ function keepRunning(command: string): Child {
     const startedAtMs = performance.now()
     // The store existed: after a crash the API must not replace a missing store by an empty one.
     const words = wasUp && command === 'api' ? ['--existing-store'] : []
-    current = spawnChild([command, ...words])
+    current = spawnChild([command, ...words], settings)
     current.once('message', (message) => {
       wasUp = true
       up.resolve(message as Record<string, string>)
@@ -134,11 +160,12 @@ function keepRunning(command: string): Child {
 }
 
 /** The child has a process group of its own: a Ctrl-C must reach it once, through this process. */
-function spawnChild(words: string[]): ChildProcess {
+function spawnChild(words: string[], settings: Settings): ChildProcess {
   const script = fileURLToPath(
     new URL(import.meta.url.replace(/commands\/start\.(\w+)$/, 'posthorn.$1')),
   )
   return spawn(process.execPath, [script, ...words], {
+    env: { ...process.env, ...settings },
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
     detached: true,
   })

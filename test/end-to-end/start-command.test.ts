@@ -9,7 +9,7 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs'
-import { createServer } from 'node:net'
+import { createServer, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
@@ -51,12 +51,26 @@ function wordsOf(pid: number): string[] {
   }
 }
 
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await until(() => server.listening)
-  const { port } = server.address() as { port: number }
-  await new Promise((resolve) => server.close(resolve))
-  return port
+/** The first of so many ports in a row that are free. */
+async function freePort(count = 1): Promise<number> {
+  const first = createServer().listen(0, '127.0.0.1')
+  await until(() => first.listening)
+  const { port } = first.address() as { port: number }
+  const others: (Server | null)[] = []
+  for (let i = 1; i < count; i++) others.push(await listening(port + i))
+  for (const server of [first, ...others]) {
+    if (server !== null) await new Promise((resolve) => server.close(resolve))
+  }
+  return others.includes(null) ? freePort(count) : port
+}
+
+/** null: the port is in use. */
+function listening(port: number): Promise<Server | null> {
+  return new Promise((resolve) => {
+    const server = createServer()
+    server.once('error', () => resolve(null))
+    server.listen(port, '127.0.0.1', () => resolve(server))
+  })
 }
 
 const descendantsOf = (pid: number): number[] =>
@@ -223,6 +237,73 @@ describe('posthorn start', () => {
   })
 })
 
+describe('posthorn start --workers', () => {
+  const count = (one: Process, msg: string) => one.log.filter((line) => line.msg === msg).length
+  const workersOf = (one: Process) =>
+    childrenOf(one).filter((pid) => wordsOf(pid).at(-1) === 'worker')
+
+  it('runs so many workers, starts one that was killed again, and ends all', async () => {
+    const one = start(['start', '--workers', '3'])
+    await until(() => one.stderr().includes('curl'))
+    await until(() => count(one, 'worker.started') === 3)
+    const before = workersOf(one)
+    expect(before).toHaveLength(3)
+    const ids = new Set(
+      one.log.filter(({ msg }) => msg === 'worker.started').map((line) => line.workerId),
+    )
+    expect(ids.size).toBe(3)
+    process.kill(before[1] as number, 'SIGKILL')
+    await until(() => count(one, 'worker.started') === 4)
+    expect(one.stderr()).toContain('posthorn worker ended (SIGKILL); starting it again')
+    const after = workersOf(one)
+    expect(after).toEqual(expect.arrayContaining([before[0], before[2]]))
+    expect(after).toHaveLength(3)
+    const all = childrenOf(one)
+    expect(await one.stop()).toBe(0)
+    expect(all.filter(isAlive)).toEqual([])
+    await until(() => count(one, 'worker.stopped') === 3 && count(one, 'api.stopped') === 1)
+  })
+
+  it('asked twice to stop, kills them all', async () => {
+    const one = start(['start', '--workers', '2'])
+    await until(() => one.stderr().includes('curl'))
+    const all = childrenOf(one)
+    expect(all).toHaveLength(3)
+    // A stopped process does not act on the first signal.
+    for (const pid of all) process.kill(pid, 'SIGSTOP')
+    one.kill('SIGTERM')
+    one.kill('SIGINT')
+    await until(() => one.child.exitCode !== null)
+    expect(one.child.exitCode).toBe(0)
+    expect(all.filter(isAlive)).toEqual([])
+  })
+
+  it('gives each worker an id and a port of its own', async () => {
+    const port = await freePort(2)
+    const env = { WORKER_ID: 'blue', WORKER_PORT: String(port) }
+    const one = start(['start', '--workers', '2'], env)
+    await until(() => count(one, 'worker.started') === 2)
+    const started = one.log.filter(({ msg }) => msg === 'worker.started')
+    expect(started.map(({ workerId, url }) => [workerId, url]).sort()).toEqual([
+      ['blue-1', `http://127.0.0.1:${port}`],
+      ['blue-2', `http://127.0.0.1:${port + 1}`],
+    ])
+    for (const { url } of started) expect((await fetch(`${url}/health/live`)).status).toBe(200)
+  })
+
+  it('of which one cannot start, starts none', async () => {
+    const port = await freePort(2)
+    const taken = createServer().listen(port + 1, '127.0.0.1')
+    await until(() => taken.listening)
+    const one = start(['start', '--workers', '2'], { WORKER_PORT: String(port) })
+    await until(() => one.child.exitCode !== null)
+    expect(one.child.exitCode).toBe(1)
+    expect(one.stderr()).toMatch(/cannot listen.*HOST and WORKER_PORT/)
+    expect(one.stderr()).not.toContain('curl')
+    await new Promise((resolve) => taken.close(resolve))
+  })
+})
+
 describe('what cannot start says why, and exits', () => {
   async function expectFailure(
     words: string[],
@@ -244,6 +325,22 @@ describe('what cannot start says why, and exits', () => {
   ])('%s: 2', async (_, env, says) => {
     await expectFailure(['api'], env, 2, says)
     await expectFailure(['start'], env, 2, says)
+  })
+
+  it.each(['0', '65', '-1', '1.5', '2e0', 'two', '', ' 2', '99999999999999999999'])(
+    '--workers=%j: 2',
+    async (count) => {
+      const says = /--workers is ".*"; expected a whole number from 1 to 64/
+      await expectFailure(['start', `--workers=${count}`], {}, 2, says)
+    },
+  )
+
+  it('a setting that does not suffice for several workers: 2, before anything is started', async () => {
+    const port = { WORKER_PORT: '65535' }
+    await expectFailure(['start', '--workers', '2'], port, 2, /WORKER_PORT is "65536"/)
+    const id = { WORKER_ID: 'x'.repeat(127) }
+    await expectFailure(['start', '--workers', '2'], id, 2, /WORKER_ID is "x+-1"/)
+    expect(existsSync(join(directory, 'data'))).toBe(false)
   })
 
   it('a .env that is not text: 2', async () => {

@@ -11,6 +11,7 @@ import {
   burial,
   claimFrom,
   claimOne,
+  enqueueAndClaim,
   enqueueMany,
   enqueueOne,
   holderOf,
@@ -44,7 +45,7 @@ export async function useEveryVerb(store: Store, other: Store): Promise<void> {
   const keyed = await addEndpoint(store)
   const doomed = await addEndpoint(store)
   await enqueueMany(store, endpoint, 4, { tags: ['a'], expiresAt: now + DAY_MS })
-  const waitedFor = await addBlocked(store, other)
+  await sweepBlocked(store, other)
   const key = { idempotency: { key: 'k', requestHash: 'h' } }
   await enqueueMany(store, keyed, 1, key)
   await store.enqueue([newJob(store, keyed, key)])
@@ -71,13 +72,10 @@ export async function useEveryVerb(store: Store, other: Store): Promise<void> {
   await store.cancel([old])
   const unused = await addEndpoint(store)
   await store.deleteEndpoint(unused, { force: false, ifVersion: null })
-  await sweep(store)
   await until(async () => {
     await store.sweep({ limit: 100, reclaim: true })
     return (await store.endpointsNamed([doomed])).length === 0
   })
-  await other.cancel([waitedFor])
-  await sweepClean(other)
   if ((await store.getJob(old)) !== null) throw new Error('the old job was not purged')
   await useLargePayloads(store)
   await useWaitingVerbs(store)
@@ -87,24 +85,28 @@ export async function useEveryVerb(store: Store, other: Store): Promise<void> {
 }
 
 /**
- * Adds work for the next sweeps of the store: more blocked jobs than one sweep checks, a finished
- * job whose effects are left to them, and a blocked job that has expired. Returns the job that the
- * first wait for.
+ * Sweeps more blocked jobs than one sweep checks, a finished job whose effects are left to the
+ * sweep, and a blocked job that has expired.
  */
-async function addBlocked(store: Store, other: Store): Promise<string> {
+async function sweepBlocked(store: Store, other: Store): Promise<void> {
   const endpoint = await addEndpoint(store)
-  const [, waitedFor = ''] = await enqueueMany(store, endpoint, 2)
-  const dependsOn = [waitedFor]
+  const waitedFor = await enqueueOne(store, endpoint)
+  const dependsOn = [waitedFor.id]
   await enqueueMany(other, endpoint, BLOCKED, { dependsOn })
   // A round leaves out the new jobs, which have marks until a sweep has checked them.
   await sweepClean(other)
-  const claimed = await claimOne(store, endpoint)
+  // A repeated claim finds no other job here.
+  const claimed = await enqueueAndClaim(store)
   // The process that settles a job does not know dependents that another one has stored since the
   // claim.
   await enqueueMany(other, endpoint, 1, { dependsOn: [claimed.jobId] })
   await store.settle([success(store, claimed)])
   await enqueueMany(store, endpoint, 1, { dependsOn, expiresAt: store.clock.now() })
-  return waitedFor
+  await sweep(store)
+  await sweep(store)
+  // The jobs that wait for it become dead, and are purged.
+  await other.cancel([waitedFor.id])
+  await sweepClean(other)
 }
 
 async function readAll(store: Store, endpoint: string, jobId: string): Promise<void> {

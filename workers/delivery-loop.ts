@@ -312,20 +312,27 @@ export class DeliveryLoop {
   /** Whether jobs of the endpoint may be claimed now. If not, it is no longer ready. */
   #isClaimable(endpoint: Endpoint | undefined, name: string): boolean {
     const now = this.#parts.store.clock.now()
+    const isPulled = endpoint?.url === null
     // The jobs of a pulled endpoint are not sent.
-    if (
-      endpoint !== undefined &&
-      endpoint.url !== null &&
-      endpointState(endpoint, now) === 'active'
-    ) {
+    if (endpoint !== undefined && !isPulled && endpointState(endpoint, now) === 'active') {
       if (endpoint.undecryptable === null) return true
       this.#reportKeyMissing(name, endpoint.undecryptable)
     }
     this.#ready.markDrained(name)
     const rests = endpoint !== undefined && endpointState(endpoint, now) === 'resting'
     if (rests) this.#ready.defer(name, (endpoint.restingUntil as number) - now)
-    else if (endpoint !== undefined && endpoint.url !== null) this.#ready.defer(name)
+    else if (endpoint !== undefined && (!isPulled || this.#mayHaveUrl(name))) {
+      this.#ready.defer(name)
+    }
     return false
+  }
+
+  /**
+   * Whether a pulled endpoint may have got a URL. The store then makes a look find it, so that an
+   * endpoint that was read after the last look is not read again and again.
+   */
+  #mayHaveUrl(name: string): boolean {
+    return this.#parts.endpoints.readAtMs(name) < this.#lastLookAtMs
   }
 
   /**

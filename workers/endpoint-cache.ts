@@ -11,6 +11,8 @@ const MAX_ENTRIES = 20_000
 export interface EndpointCache {
   /** The endpoints with these names that are registered and not being deleted. */
   current(names: string[]): Promise<Map<string, Endpoint>>
+  /** When it was read, by the monotonic clock: changes since then are not known. */
+  readAtMs(name: string): number
   /** Drops an endpoint whose state this worker has changed. */
   forget(name: string): void
 }
@@ -56,6 +58,7 @@ export function createEndpointCache(
       }
       return usable
     },
+    readAtMs: (name) => known.get(name)?.readAtMs ?? NEVER,
     forget(name) {
       known.delete(name)
     },

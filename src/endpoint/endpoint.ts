@@ -127,6 +127,14 @@ export function isSameEndpoint(
   )
 }
 
+/** Whether workers must look at its jobs now, which were pulled until this change. */
+export function startsDeliveries(
+  before: Pick<EndpointSettings, 'url'> | null,
+  after: Pick<EndpointSettings, 'url'>,
+): boolean {
+  return before !== null && before.url === null && after.url !== null
+}
+
 export type EndpointState = 'active' | 'paused' | 'disabled' | 'resting' | 'deleting'
 
 /** The state to show. If several states apply, it is the one that takes most to end. */

@@ -20,6 +20,7 @@ import {
   newJob,
   passed,
   postponement,
+  settingsOf,
   success,
   sweep,
   sweepClean,
@@ -257,6 +258,8 @@ async function useLateVerbs(store: Store): Promise<void> {
   await store.heartbeat(held, { progress: null, extendMs: null, completionTimeoutMs: 1 })
   await store.cancel([id])
   await store.heartbeat(held, { progress: null, extendMs: null, completionTimeoutMs: 1 })
+  await enqueueOne(store, pulled)
+  await store.putEndpoint(settingsOf({ name: pulled }), { given: null, fresh: newSecret() }, null)
 
   const lease = { holder: 'api', isStandby: true, leaseMs: 3_600_000 }
   await store.takeUpkeep(lease)

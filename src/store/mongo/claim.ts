@@ -582,7 +582,7 @@ async function readDue(
   return { endpoints: [...new Set(found.flatMap(({ _id = [] }) => _id))], nextAt }
 }
 
-/** Endpoints with jobs whose runAt has passed since, or that were unblocked or released since. */
+/** Endpoints with jobs whose runAt has passed since, or that were freed since. */
 function newlyDue(since: number, now: Date): Document[][] {
   const from = new Date(since)
   const came = { state: 'queued', runAt: { $gt: from, $lte: now } }

@@ -2,7 +2,12 @@
 // health that attempts report. Headers and secrets are encrypted. Every write is guarded by the
 // version, or the health, that was read.
 import type { Document, Filter, UpdateFilter } from 'mongodb'
-import { type Endpoint, type EndpointSettings, rotatedSecrets } from '../../endpoint/endpoint.ts'
+import {
+  type Endpoint,
+  type EndpointSettings,
+  rotatedSecrets,
+  startsDeliveries,
+} from '../../endpoint/endpoint.ts'
 import { type Health, type HealthReport, healthAfter } from '../../endpoint/health.ts'
 import { underNewLimit } from '../../endpoint/rate-bucket.ts'
 import { type IfVersion, isMet, type OtherVersion, otherVersion } from '../precondition.ts'
@@ -31,7 +36,8 @@ import {
   settingsFields,
   validSecrets,
 } from './endpoint-document.ts'
-import { dateOrNull, QUEUED_STATES, randomId, type StoredState } from './job-document.ts'
+import { guardOf } from './guards.ts'
+import { BY_ID, dateOrNull, QUEUED_STATES, randomId, type StoredState } from './job-document.ts'
 import { schedulesIn } from './schedules.ts'
 
 /**
@@ -44,6 +50,9 @@ const MAX_ROUNDS = 10
 const NAMES_PER_COUNT = 20
 /** One pipeline each, because each has its own index. */
 const COUNTED_STATES = [...QUEUED_STATES, 'running'] as const
+
+/** The first due job is at the beginning of its part of the index `claim`. */
+const CLAIM_ORDER = { sort: { priority: -1, runAt: 1 }, hint: 'claim' } as const
 
 type Secrets = { given: string | null; fresh: string }
 
@@ -84,6 +93,7 @@ export async function putEndpoint(
         ? await insertEndpoint(context, settings, secrets, deadline)
         : await replaceEndpoint(context, settings, secrets, stored, deadline)
     if (written === null) continue
+    if (startsDeliveries(stored, settings)) await noteFreed(context, settings.name, deadline)
     const endpoint = shown(context, written)
     return { kind: stored === null ? 'created' : 'replaced', endpoint }
   }
@@ -366,6 +376,31 @@ async function replaceEndpoint(
       { returnDocument: 'after', ...limit },
     ),
   )
+}
+
+/**
+ * Notes on one due job that it is free now, so that workers look at the endpoint. If that fails,
+ * they find its jobs with their next full look.
+ */
+async function noteFreed(context: MongoContext, name: string, deadline: Deadline): Promise<void> {
+  const now = nowOf(context)
+  const guard = { endpoint: name, ...guardOf('claim', { now }) }
+  try {
+    const due = await run(deadline, (limit) =>
+      context.jobs.findOne(guard, { projection: { _id: 1 }, ...CLAIM_ORDER, ...NEWEST, ...limit }),
+    )
+    if (due === null) return
+    await run(deadline, (limit) =>
+      context.jobs.updateOne(
+        { _id: due._id, ...guard },
+        { $set: { freedAt: now } },
+        { ...BY_ID, ...limit },
+      ),
+    )
+    context.notifyWork()
+  } catch (error) {
+    if (!(error instanceof StoreUnavailable)) throw error
+  }
 }
 
 /** A PUT that repeats the current secret does not end an overlap. */

@@ -102,7 +102,10 @@ export interface JobDocument {
   dependsOn?: string[]
   /** The dependencies that have not succeeded yet. */
   waitingFor?: string[]
-  /** When it was last unblocked or released: from then on it is due, if its runAt is past. */
+  /**
+   * When it was last unblocked or released, or its endpoint got a URL: from then on it is due, if
+   * its runAt is past.
+   */
   freedAt?: Date
   /** When it was last unblocked: it is due since this or its runAt, whichever is later. */
   promotedAt?: Date

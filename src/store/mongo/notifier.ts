@@ -21,6 +21,7 @@ export const QUEUED_JOBS: Document = {
     INSERTS,
     { 'updateDescription.updatedFields.state': 'queued' },
     { 'updateDescription.updatedFields.runAt': { $exists: true } },
+    { 'updateDescription.updatedFields.freedAt': { $exists: true } },
   ],
 }
 

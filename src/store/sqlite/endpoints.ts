@@ -1,7 +1,12 @@
 // Endpoints: their settings and secrets, their pauses, and their health as attempts report it. An
 // HTTP response reports each write except that of health, so these writes are durable.
 
-import { type Endpoint, type EndpointSettings, rotatedSecrets } from '../../endpoint/endpoint.ts'
+import {
+  type Endpoint,
+  type EndpointSettings,
+  rotatedSecrets,
+  startsDeliveries,
+} from '../../endpoint/endpoint.ts'
 import { type Health, type HealthReport, healthAfter } from '../../endpoint/health.ts'
 import { underNewLimit } from '../../endpoint/rate-bucket.ts'
 import { type IfVersion, isMet, type OtherVersion, otherVersion } from '../precondition.ts'
@@ -13,6 +18,7 @@ import {
   type PutEndpointResult,
 } from '../store.ts'
 import { decrypted, StoreUnusable } from '../store-errors.ts'
+import { ABOVE_ALL, NEXT_PRIORITY } from './claim.ts'
 import type { Database } from './connection.ts'
 import {
   ENDPOINT_COLUMNS,
@@ -58,6 +64,12 @@ export const FORGET_HEALTH = `
 update endpoints set resting_until = null, rest_by_breaker = 0, throttle_streak = 0,
   failure_count = 0, ramp_slots = null, ramp_ends_at = null
 where name = $name`
+
+export const FREE_ONE = `
+update jobs set due_at = $now where seq = (
+  select seq from jobs where state = 'queued' and blocked = 0 and endpoint = $endpoint
+    and priority = $priority and run_at <= $now
+  order by run_at limit 1)`
 
 /** An endpoint that was paused before keeps its version. */
 export const PAUSE = `
@@ -111,21 +123,38 @@ const COUNT_JOBS = `
 select (${COUNT_CLAIMABLE}) as claimable, (${COUNT_BLOCKED}) as blocked,
   (${COUNT_RUNNING}) as running`
 
-export function putEndpoint(
+export async function putEndpoint(
   database: Database,
   settings: EndpointSettings,
   secrets: { given: string | null; fresh: string },
   ifVersion: IfVersion,
 ): Promise<PutEndpointResult> {
-  return database.connection.write('full', () => {
+  let isFreed = false
+  const result = await database.connection.write('full', (): PutEndpointResult => {
     const row = findRow(database, settings.name)
     if (row?.deleting === 1) return { kind: 'being_deleted' }
     const version = row?.version ?? null
     if (!isMet(ifVersion, version)) return { kind: 'stale', version }
     write(database, settings, secrets, row)
+    isFreed = startsDeliveries(row, settings)
+    if (isFreed) noteFreed(database, settings.name)
     const endpoint = find(database, settings.name) as Endpoint
     return { kind: row === null ? 'created' : 'replaced', endpoint }
   })
+  if (isFreed) database.notifier.notifyWork()
+  return result
+}
+
+/** Notes on one due job that it is due since now, so that workers look at the endpoint. */
+function noteFreed({ connection, clock }: Database, endpoint: string): void {
+  const now = clock.now()
+  for (let below = ABOVE_ALL; ; ) {
+    const next = connection.ordered(NEXT_PRIORITY).get(endpoint, below)
+    const priority = (next?.priority ?? null) as number | null
+    if (priority === null) return
+    if (connection.statement(FREE_ONE).run({ endpoint, priority, now }).changes === 1) return
+    below = priority
+  }
 }
 
 function write(

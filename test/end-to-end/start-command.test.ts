@@ -237,15 +237,18 @@ describe('posthorn start', () => {
   })
 })
 
-describe('posthorn start --workers', () => {
+/** Up to five processes start at the same time, which takes long on a busy machine. */
+const START_DEADLINE_MS = 45_000
+
+describe('posthorn start --workers', { timeout: 90_000 }, () => {
   const count = (one: Process, msg: string) => one.log.filter((line) => line.msg === msg).length
   const workersOf = (one: Process) =>
     childrenOf(one).filter((pid) => wordsOf(pid).at(-1) === 'worker')
 
   it('runs so many workers, starts one that was killed again, and ends all', async () => {
     const one = start(['start', '--workers', '3'])
-    await until(() => one.stderr().includes('curl'))
-    await until(() => count(one, 'worker.started') === 3)
+    await until(() => one.stderr().includes('curl'), START_DEADLINE_MS)
+    await until(() => count(one, 'worker.started') === 3, START_DEADLINE_MS)
     const before = workersOf(one)
     expect(before).toHaveLength(3)
     const ids = new Set(
@@ -253,7 +256,7 @@ describe('posthorn start --workers', () => {
     )
     expect(ids.size).toBe(3)
     process.kill(before[1] as number, 'SIGKILL')
-    await until(() => count(one, 'worker.started') === 4)
+    await until(() => count(one, 'worker.started') === 4, START_DEADLINE_MS)
     expect(one.stderr()).toContain('posthorn worker ended (SIGKILL); starting it again')
     const after = workersOf(one)
     expect(after).toEqual(expect.arrayContaining([before[0], before[2]]))
@@ -266,7 +269,7 @@ describe('posthorn start --workers', () => {
 
   it('asked twice to stop, kills them all', async () => {
     const one = start(['start', '--workers', '2'])
-    await until(() => one.stderr().includes('curl'))
+    await until(() => one.stderr().includes('curl'), START_DEADLINE_MS)
     const all = childrenOf(one)
     expect(all).toHaveLength(3)
     // A stopped process does not act on the first signal.
@@ -282,7 +285,7 @@ describe('posthorn start --workers', () => {
     const port = await freePort(2)
     const env = { WORKER_ID: 'blue', WORKER_PORT: String(port) }
     const one = start(['start', '--workers', '2'], env)
-    await until(() => count(one, 'worker.started') === 2)
+    await until(() => count(one, 'worker.started') === 2, START_DEADLINE_MS)
     const started = one.log.filter(({ msg }) => msg === 'worker.started')
     expect(started.map(({ workerId, url }) => [workerId, url]).sort()).toEqual([
       ['blue-1', `http://127.0.0.1:${port}`],
@@ -296,7 +299,7 @@ describe('posthorn start --workers', () => {
     const taken = createServer().listen(port + 1, '127.0.0.1')
     await until(() => taken.listening)
     const one = start(['start', '--workers', '2'], { WORKER_PORT: String(port) })
-    await until(() => one.child.exitCode !== null)
+    await until(() => one.child.exitCode !== null, START_DEADLINE_MS)
     expect(one.child.exitCode).toBe(1)
     expect(one.stderr()).toMatch(/cannot listen.*HOST and WORKER_PORT/)
     expect(one.stderr()).not.toContain('curl')

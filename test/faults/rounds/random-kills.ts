@@ -19,8 +19,8 @@ export const randomKills: Round = {
   name: 'random-kills',
   title: 'random kill −9 of any process',
   engines: BOTH,
-  // Six busy processes share two cores: a request can reach the receiver a second after it was
-  // written. A lease of 2 s was sometimes over by then.
+  // Six busy processes share two cores, and requests arrive late. With leases of 2 s, some arrived
+  // after their lease (docs/reliability.md, "What is not shown here").
   settings: { leaseMs: 5_000, sweepMs: 250, pollMs: 100 },
   settingsOf: { mongo: SLOW_STORE },
   windows: [WORKER_KILLED, API_KILLED],

@@ -117,6 +117,17 @@ describe('what may look wrong and is not', () => {
     expect(check(history).map(({ invariant }) => invariant)).toEqual(['I4'])
   })
 
+  test('a request arrives after its lease if its worker was killed before', () => {
+    const { history, job } = withJob('killed_unanswered')
+    const [lost, next] = job.deliveries as [History['deliveries'][0], History['deliveries'][0]]
+    const death = history.faults.find(({ target }) => target === `worker-${job.workNumber}`)
+    Object.assign(lost, { beganAtMs: next.beganAtMs + 900, brokenOffAtMs: next.beganAtMs + 905 })
+    expect(check(history)).toEqual([])
+    Object.assign(death as object, { kind: 'store_cut', target: 'store' })
+    const invariants = check(history).map(({ invariant }) => invariant)
+    expect(new Set(invariants)).toEqual(new Set(['I4', 'I7']))
+  })
+
   test('a retry is late while its workers do what became due before it', () => {
     const { history, job } = withJob('failed_once')
     const last = job.deliveries.at(-1) as History['deliveries'][0]

@@ -243,7 +243,10 @@ const WHAT_IS_COUNTED: Damage[] = [
   },
   {
     ...{ breaks: 'I4', what: 'a request leaves long after its lease', fate: 'killed_unsent' },
-    do({ record, deliveries }, history) {
+    do({ record, deliveries, workNumber }, history) {
+      // The worker that sends it is not killed, but its attempt is lost all the same.
+      const fault = first(history.faults.filter(({ target }) => target === `worker-${workNumber}`))
+      Object.assign(fault, { kind: 'store_cut', target: 'store' })
       const next = first(deliveries)
       const lost = first(record.attempts)
       lost.finishedAt -= 600

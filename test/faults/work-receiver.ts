@@ -1,6 +1,6 @@
 // The receiver of a fault run. It logs each delivery, responds as planned, and lets a round delay
 // responses.
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Webhook } from 'standardwebhooks'
@@ -24,13 +24,20 @@ export interface WorkReceiver {
   close(): Promise<void>
 }
 
+/**
+ * Node accepts one connection of a listener in each turn of its event loop. When the receiver was
+ * busy, 94 connections of one claim waited up to 6 s in the kernel with their requests, and
+ * the worker that had sent them was long dead.
+ */
+const LISTENERS = 16
+
 export async function startWorkReceiver(port = 0): Promise<WorkReceiver> {
   const deliveries: Delivery[] = []
   const sockets = new Map<Socket, { requestCount: number }>()
   const secretsOf = new Map<string, Webhook[]>()
   let script: Parameters<WorkReceiver['answerWith']>[0] = () => undefined
 
-  const server = createServer(async (request, response) => {
+  async function receive(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const beganAtMs = nowMs()
     const connection = sockets.get(request.socket) ?? { requestCount: 0 }
     const requestOnConnection = ++connection.requestCount
@@ -46,19 +53,23 @@ export async function startWorkReceiver(port = 0): Promise<WorkReceiver> {
     const taken = await script(delivery)
     if (taken === undefined && plan?.answerAfterMs) await sleep(plan.answerAfterMs)
     reply(response, delivery, taken ?? (delivery.attempt <= (plan?.failures ?? 0) ? 500 : 200))
-  })
-  server.on('connection', (socket) => {
-    sockets.set(socket, { requestCount: 0 })
-    socket.on('close', () => sockets.delete(socket))
-    // An error is expected here: senders are killed on purpose.
-    socket.on('error', () => {})
-  })
-  await new Promise<void>((resolve) => {
-    server.listen(port, '127.0.0.1', resolve)
-  })
+  }
+  const servers: Server[] = []
+  for (let i = 0; i < LISTENERS; i++) {
+    const server = createServer(receive)
+    server.on('connection', (socket) => {
+      sockets.set(socket, { requestCount: 0 })
+      socket.on('close', () => sockets.delete(socket))
+      // An error is expected here: senders are killed on purpose.
+      socket.on('error', () => {})
+    })
+    const address = { host: '127.0.0.1', port: portOf(servers[0]) ?? port, reusePort: true }
+    await new Promise<void>((resolve) => server.listen(address, resolve))
+    servers.push(server)
+  }
 
   return {
-    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    url: `http://127.0.0.1:${portOf(servers[0])}`,
     deliveries,
     trust(endpoint, ...secrets) {
       secretsOf.set(
@@ -70,11 +81,15 @@ export async function startWorkReceiver(port = 0): Promise<WorkReceiver> {
       script = next
     },
     async close() {
-      const closed = new Promise((resolve) => server.close(resolve))
+      const closed = servers.map((server) => new Promise((resolve) => server.close(resolve)))
       for (const socket of sockets.keys()) socket.destroy()
-      await closed
+      await Promise.all(closed)
     },
   }
+}
+
+function portOf(server: Server | undefined): number | undefined {
+  return (server?.address() as AddressInfo | undefined)?.port
 }
 
 function deliveryOf(

@@ -166,6 +166,14 @@ export function workerOf({ record }: JobFacts, { attempt }: Delivery): string | 
   return record?.attempts.find(({ number }) => number === attempt)?.workerId ?? null
 }
 
+/**
+ * The last instant at which the request can have been written. It may arrive long after: the kernel
+ * keeps what a worker wrote before it was killed until a busy receiver accepts the connection.
+ */
+export function writtenByMs({ faults }: Facts, job: JobFacts, delivery: Delivery): number {
+  return Math.min(delivery.beganAtMs, faults.diedAtMs(workerOf(job, delivery)))
+}
+
 export function called(delivery: Delivery): string {
   const { jobId, fence, attempt } = delivery
   return `${jobId} (fence ${fence}, attempt ${attempt})`

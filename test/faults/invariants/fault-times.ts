@@ -24,6 +24,8 @@ export interface FaultTimes {
    * @param worker null: unknown; then the worker that was frozen for longest counts
    */
   frozenMs(worker: string | null, fromMs: number, toMs: number): number
+  /** When this worker was killed and gone. Infinity: it was not killed, or is unknown (null). */
+  diedAtMs(worker: string | null): number
   /**
    * Whether a power cut may have undone the claim of a request that began then. A claim comes
    * before its request, so only requests after the last flush can have had such a claim.
@@ -46,6 +48,9 @@ export function faultTimesOf({ faults, settings, engine }: History): FaultTimes 
     explaining.map((fault) => ({ fromMs: fault.beganAtMs, toMs: feltUntilMs(fault) })),
   )
   const freezes = faults.filter(({ kind, target }) => kind === 'freeze' && target !== 'api')
+  const deaths = new Map(
+    faults.filter(({ kind }) => kind === 'kill').map((fault) => [fault.target, fault.endedAtMs]),
+  )
   const isCut = overlapOf(
     faults
       .filter(({ kind }) => kind === 'power_cut')
@@ -62,6 +67,7 @@ export function faultTimesOf({ faults, settings, engine }: History): FaultTimes 
       explaining.filter((fault) => fault.beganAtMs <= toMs && feltUntilMs(fault) >= fromMs),
     feltUntilMs,
     frozenMs: (worker, fromMs, toMs) => longestOf(freezes, worker, fromMs, toMs),
+    diedAtMs: (worker) => deaths.get(worker ?? '') ?? Number.POSITIVE_INFINITY,
     mayBeUndone: (beganAtMs) => isCut(beganAtMs, beganAtMs),
     isHeldUp,
   }

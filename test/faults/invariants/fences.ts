@@ -1,7 +1,15 @@
-// I4: the receiver sees no (job, fence) twice, later deliveries have greater fences, and no
-// delivery begins after its lease has expired.
+// I4: the receiver sees no (job, fence) twice, later requests have greater fences, and no request
+// is written after its lease has expired.
 import type { Delivery } from '../history.ts'
-import { called, type Facts, type JobFacts, monotonic, type Report, workerOf } from './facts.ts'
+import {
+  called,
+  type Facts,
+  type JobFacts,
+  monotonic,
+  type Report,
+  workerOf,
+  writtenByMs,
+} from './facts.ts'
 import { NOISE_MS } from './fault-times.ts'
 
 /**
@@ -15,7 +23,7 @@ export function checkFences(facts: Facts, report: Report): void {
     for (const { delivery, isResend } of doublesOf(job)) {
       if (!isResend) report(`${called(delivery)} reached the receiver twice`)
     }
-    for (const delivery of disorderedOf(job)) {
+    for (const delivery of disorderedOf(facts, job)) {
       report(`${called(delivery)} came after a delivery with a greater fence`)
     }
     for (const { delivery, lateMs } of afterLeaseOf(facts, job)) {
@@ -49,8 +57,9 @@ function isResendOf(first: Delivery, second: Delivery): boolean {
   )
 }
 
-/** Deliveries that began after one with a greater fence. */
-function disorderedOf({ deliveries }: JobFacts): Delivery[] {
+/** Deliveries whose requests were written after one with a greater fence had begun. */
+function disorderedOf(facts: Facts, job: JobFacts): Delivery[] {
+  const { deliveries } = job
   const disordered: Delivery[] = []
   let earliestAfterMs = Number.POSITIVE_INFINITY
   let greaterFence = Number.POSITIVE_INFINITY
@@ -61,13 +70,14 @@ function disorderedOf({ deliveries }: JobFacts): Delivery[] {
     if (delivery.fence < greaterFence) earliestAfterMs = nextEarliestMs
     greaterFence = delivery.fence
     nextEarliestMs = Math.min(nextEarliestMs, delivery.beganAtMs)
-    if (delivery.beganAtMs > earliestAfterMs) disordered.push(delivery)
+    if (writtenByMs(facts, job, delivery) > earliestAfterMs) disordered.push(delivery)
   }
   return disordered
 }
 
 /**
- * Deliveries that began after the lease had expired, of attempts that a sweeper recorded as lost.
+ * Deliveries whose requests were written after the lease had expired, of attempts that a sweeper
+ * recorded as lost.
  */
 function afterLeaseOf(facts: Facts, job: JobFacts): { delivery: Delivery; lateMs: number }[] {
   const late: { delivery: Delivery; lateMs: number }[] = []
@@ -80,7 +90,7 @@ function afterLeaseOf(facts: Facts, job: JobFacts): { delivery: Delivery; lateMs
       const worker = workerOf(job, delivery)
       const startedAtMs = monotonic(facts, attempt.startedAt)
       const isFrozen = facts.faults.frozenMs(worker, startedAtMs, delivery.beganAtMs) > 0
-      const lateMs = Math.round(delivery.beganAtMs - foundAtMs)
+      const lateMs = Math.round(writtenByMs(facts, job, delivery) - foundAtMs)
       if (lateMs > (isFrozen ? AFTER_LEASE_MS : NOISE_MS)) late.push({ delivery, lateMs })
     }
   }

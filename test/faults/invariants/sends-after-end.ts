@@ -1,4 +1,4 @@
-// I7: no request begins after the recorded success or after an acknowledged cancel.
+// I7: no request is written after the recorded success or after an acknowledged cancel.
 import type { Call, Delivery } from '../history.ts'
 import {
   called,
@@ -9,6 +9,7 @@ import {
   monotonic,
   type Report,
   workerOf,
+  writtenByMs,
 } from './facts.ts'
 import { NOISE_MS } from './fault-times.ts'
 
@@ -30,8 +31,9 @@ export function checkSendsAfterEnd(facts: Facts, report: Report): void {
 function checkAfterSuccess(facts: Facts, job: JobFacts, report: Report): void {
   const knownAtMs = successKnownAtMs(facts, job)
   for (const delivery of job.deliveries) {
-    if (delivery.beganAtMs <= knownAtMs + CLOCKS_APART_MS) continue
-    const lateMs = Math.round(delivery.beganAtMs - knownAtMs)
+    const writtenAtMs = writtenByMs(facts, job, delivery)
+    if (writtenAtMs <= knownAtMs + CLOCKS_APART_MS) continue
+    const lateMs = Math.round(writtenAtMs - knownAtMs)
     report(`${called(delivery)} began ${lateMs} ms after the job was known to have succeeded`)
   }
 }
@@ -53,9 +55,10 @@ function checkAfterCancel(facts: Facts, job: JobFacts, report: Report): void {
     if (call.kind !== 'cancel' || effectOf(call) !== 'done') continue
     const limitMs = call.endedAtMs + SEND_AFTER_CANCEL_MS + NOISE_MS
     for (const delivery of job.deliveries) {
-      if (delivery.beganAtMs <= limitMs + frozenUnderLeaseMs(facts, job, call, delivery)) continue
+      const writtenAtMs = writtenByMs(facts, job, delivery)
+      if (writtenAtMs <= limitMs + frozenUnderLeaseMs(facts, job, call, delivery)) continue
       if (mayBeRetried(job, call.sentAtMs, delivery.beganAtMs)) continue
-      const lateMs = Math.round(delivery.beganAtMs - call.endedAtMs)
+      const lateMs = Math.round(writtenAtMs - call.endedAtMs)
       report(`${called(delivery)} began ${lateMs} ms after its cancel was acknowledged`)
     }
   }

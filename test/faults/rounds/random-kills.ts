@@ -19,9 +19,7 @@ export const randomKills: Round = {
   name: 'random-kills',
   title: 'random kill −9 of any process',
   engines: BOTH,
-  // Six busy processes share two cores, and requests arrive late. With leases of 2 s, some arrived
-  // after their lease (docs/reliability.md, "What is not shown here").
-  settings: { leaseMs: 5_000, sweepMs: 250, pollMs: 100 },
+  settings: { leaseMs: 2_000, sweepMs: 250, pollMs: 100 },
   settingsOf: { mongo: SLOW_STORE },
   windows: [WORKER_KILLED, API_KILLED],
   async play(fixture, form) {

@@ -56,8 +56,8 @@ interface Connection {
   address: string
   /** The latest request on this connection. */
   request: IncomingMessage | null
-  /** Requests whose responses are not complete, in order. */
-  pending: Set<ServerResponse>
+  /** Requests whose responses are not complete, in order. No Set: see createResponseDeadline. */
+  pending: ServerResponse[]
   /**
    * Called when the connection shows a valid key: it no longer counts as one without a key. null:
    * it has shown a valid key.
@@ -89,7 +89,7 @@ export function watchConnections(
   const unauthenticated = trackUnauthenticated(limits)
   server.on('connection', (socket) => {
     const connection: Connection = {
-      ...{ socket, address: socket.remoteAddress ?? '', pending: new Set<ServerResponse>() },
+      ...{ socket, address: socket.remoteAddress ?? '', pending: [] },
       ...{ request: null, markAuthenticated: null, isClosing: false, isOverLimit: false },
       onRefused,
     }
@@ -103,15 +103,21 @@ export function watchConnections(
   server.prependListener('request', (request, response) => {
     const { socket } = request
     const connection = connections.get(socket)
-    const pending = connection?.pending
-    pending?.add(response)
-    if (connection !== undefined) connection.request = request
+    if (connection !== undefined) {
+      connection.pending.push(response)
+      connection.request = request
+    }
     // No route reads the body of a GET or HEAD.
     if (request.method === 'GET' || request.method === 'HEAD') ignoreBody(request, response)
-    response.on('prefinish', () => overdue.begin(response))
+    let deadline: Deadline | null = null
+    response.on('prefinish', () => {
+      deadline = overdue.begin(socket)
+    })
     response.on('close', () => {
-      overdue.end(response)
-      pending?.delete(response)
+      if (deadline !== null) overdue.end(deadline)
+      const { pending = [] } = connection ?? {}
+      const at = pending.indexOf(response)
+      if (at >= 0) pending.splice(at, 1)
     })
   })
   // Node itself would respond to an unknown Expect header, but not with a problem document.
@@ -170,7 +176,7 @@ function limitParser(connection: Connection, limits: ConnectionLimits): void {
   parser.onIncoming = (request, keepAlive) => {
     const isUnauthenticated = connection.markAuthenticated !== null
     const most = isUnauthenticated ? limits.pendingUnauthenticated : limits.pending
-    connection.isOverLimit = connection.pending.size >= most
+    connection.isOverLimit = connection.pending.length >= most
     if (connection.isOverLimit) return STOP_PARSING
     const result = onIncoming(request, keepAlive)
     return connection.isClosing ? STOP_PARSING : result
@@ -218,23 +224,40 @@ function trackUnauthenticated(limits: ConnectionLimits) {
   }
 }
 
+/** The deadline of a response, as a member of a list in which it is between two others. */
+interface Deadline {
+  socket: Socket | null
+  endsAtMs: number
+  earlier: Deadline
+  later: Deadline
+}
+
+function emptyList(): Deadline {
+  const list = { socket: null, endsAtMs: 0 } as Deadline
+  return Object.assign(list, { earlier: list, later: list })
+}
+
 /**
  * Node has a deadline for requests, but none for clients that do not read their responses. One
  * timer is enough for all, because the responses are in the order of their deadlines.
+ *
+ * Their list is not a Map. V8 leaves each former table of a Map or Set behind as garbage that
+ * points to the next one. Once one is old, a collection of young objects takes the rest for live:
+ * all requests would then become old, with all that they point to.
  */
 function createResponseDeadline(responseMs: number) {
-  const untilMs = new Map<ServerResponse, number>()
+  const list = emptyList()
   let timer: NodeJS.Timeout | null = null
 
   function look(): void {
     timer = null
     const nowMs = performance.now()
-    for (const [{ req }, endsAtMs] of untilMs) {
-      if (endsAtMs > nowMs) {
-        lookIn(endsAtMs - nowMs)
+    for (let one = list.later; one !== list; one = one.later) {
+      if (one.endsAtMs > nowMs) {
+        lookIn(one.endsAtMs - nowMs)
         return
       }
-      req.socket.destroy()
+      one.socket?.destroy()
     }
   }
 
@@ -243,13 +266,21 @@ function createResponseDeadline(responseMs: number) {
   }
 
   return {
-    /** The response is complete: the client may read it until the deadline. */
-    begin(response: ServerResponse): void {
-      untilMs.set(response, performance.now() + responseMs)
+    /** A response is complete: the client may read it until the deadline. */
+    begin(socket: Socket): Deadline {
+      const endsAtMs = performance.now() + responseMs
+      const deadline = { socket, endsAtMs, earlier: list.earlier, later: list }
+      list.earlier.later = deadline
+      list.earlier = deadline
       lookIn(responseMs)
+      return deadline
     },
-    end(response: ServerResponse): void {
-      untilMs.delete(response)
+    end(deadline: Deadline): void {
+      deadline.earlier.later = deadline.later
+      deadline.later.earlier = deadline.earlier
+      // It must not keep its neighbours alive.
+      deadline.earlier = deadline
+      deadline.later = deadline
     },
   }
 }

@@ -57,7 +57,7 @@ export type CountBody = (request: FastifyRequest, bytes: number, soFar: number) 
 /** The amounts counted for one request, until its response is sent or its connection is closed. */
 interface Reservation extends InflightLimits {
   /** The reservations of the same connection; null: this reservation has ended. */
-  siblings: Set<Reservation> | null
+  siblings: Reservation[] | null
 }
 
 interface Inflight {
@@ -109,23 +109,25 @@ export function limitInflight(app: FastifyInstance, limits: InflightLimits): Cou
 
 function countInflight(server: Server, limits: InflightLimits): Inflight {
   const sum: InflightLimits = { ...NOTHING }
-  const reservationsOf = new WeakMap<Socket, Set<Reservation>>()
+  const reservationsOf = new WeakMap<Socket, Reservation[]>()
   // Node reports the close of a connection only to its current response, not to the responses
   // queued behind it.
   server.on('connection', (socket) => {
     // Each pending request adds a listener. The number of requests is limited in connections.ts.
     socket.setMaxListeners(0)
-    const reservations = new Set<Reservation>()
+    const reservations: Reservation[] = []
     reservationsOf.set(socket, reservations)
     socket.once('close', () => {
       reservationsOf.delete(socket)
-      for (const reservation of reservations) end(reservation)
+      for (const reservation of reservations.splice(0)) end(reservation)
     })
   })
 
   function end(reservation: Reservation): void {
-    if (reservation.siblings === null) return
-    reservation.siblings.delete(reservation)
+    const { siblings } = reservation
+    if (siblings === null) return
+    const at = siblings.indexOf(reservation)
+    if (at >= 0) siblings.splice(at, 1)
     reservation.siblings = null
     for (const what of KINDS) sum[what] -= reservation[what]
   }
@@ -134,7 +136,7 @@ function countInflight(server: Server, limits: InflightLimits): Inflight {
     open(socket) {
       const siblings = reservationsOf.get(socket) ?? null
       const reservation: Reservation = { ...NOTHING, siblings }
-      siblings?.add(reservation)
+      siblings?.push(reservation)
       return reservation
     },
     add(reservation, what, amount, soFar) {

@@ -1,9 +1,10 @@
 // Builds the API: all hooks and routes are registered here, in the order in which they are read.
 import { randomUUID } from 'node:crypto'
+import type { RequestListener } from 'node:http'
 import swagger from '@fastify/swagger'
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, LogController } from 'fastify'
 import type { z } from 'zod'
-import { createBatchSize } from '../src/batch-size.ts'
+import { type BatchSize, createBatchSize } from '../src/batch-size.ts'
 import { AppError } from '../src/errors.ts'
 import { SECURITY_HEADERS, sendProblem } from '../src/http/problem.ts'
 import { createAttemptCounts } from '../src/stats/attempt-counts.ts'
@@ -31,7 +32,12 @@ import {
   refuseConnection,
   watchConnections,
 } from './http/connections.ts'
-import { INFLIGHT_LIMITS, type InflightLimits, limitInflight } from './http/inflight-limits.ts'
+import {
+  countInflight,
+  INFLIGHT_LIMITS,
+  type InflightLimits,
+  limitInflight,
+} from './http/inflight-limits.ts'
 import { acceptJson } from './http/json-body.ts'
 import { createMethodTable, refuseBadCoding } from './http/request-line.ts'
 import { validatorCompiler } from './http/route-schema.ts'
@@ -39,8 +45,9 @@ import { BATCH_SIZE_FACTOR, registerBatchRoute } from './jobs/batch.ts'
 import { registerBulkRoutes } from './jobs/bulk.ts'
 import { registerJobChangeRoutes } from './jobs/commands.ts'
 import { registerCompletionRoutes } from './jobs/completion.ts'
-import { createEnqueueBatcher } from './jobs/enqueue-batcher.ts'
+import { createEnqueueBatcher, type EnqueueBatcher } from './jobs/enqueue-batcher.ts'
 import { registerExplainRoute } from './jobs/explain.ts'
+import { servePlainEnqueues } from './jobs/plain-enqueue.ts'
 import { registerPullRoute } from './jobs/pull.ts'
 import { registerJobRoutes } from './jobs/routes.ts'
 import { createJobWaits, SharedPullWaits } from './jobs/waits.ts'
@@ -108,7 +115,8 @@ export async function buildApp(options: AppOptions): Promise<FastifyInstance> {
   app.setNotFoundHandler((request) => {
     throw methods.refusal(request.method, request.url)
   })
-  acceptJson(app, limitInflight(app, inflightLimits(options)))
+  const inflight = countInflight(app.server, inflightLimits(options))
+  acceptJson(app, limitInflight(app, inflight))
 
   const storedKeys = createStoredKeys(store)
   const checkAccess = createAccessCheck(options.apiKeys, storedKeys)
@@ -119,15 +127,39 @@ export async function buildApp(options: AppOptions): Promise<FastifyInstance> {
     if (checking === undefined) done()
     else checking.then(() => done(), done)
   })
-  locateBelow(app, options.publicUrl)
+  const publicPath = createPublicPath(options.publicUrl)
+  locateBelow(app, publicPath)
   refuseBadCoding(app)
   refuseUnsupportedConditions(app)
   countRequests(app, metrics)
 
   await app.register(swagger, openapiOptions(options.version))
-  await app.register(async (routes) => registerRoutes(routes, options, metrics, storedKeys))
+  const enqueueSize = createBatchSize(MAX_ENQUEUE_BATCH)
+  const batcher = createEnqueueBatcher(store, enqueueSize, metrics.onBatch)
+  const shared = { metrics, storedKeys, enqueueSize, batcher }
+  await app.register(async (routes) => registerRoutes(routes, options, shared))
+  serveBeforeFastify(app, {
+    ...{ ...options, metrics, batcher, inflight, checkAccess, publicPath },
+    requestId: ({ headers }) => requestIdFrom(headers['x-request-id']),
+  })
   await app.ready()
   return app
+}
+
+/** The other listeners for requests, which come before Fastify's own, stay. */
+function serveBeforeFastify(
+  app: FastifyInstance,
+  parts: Omit<Parameters<typeof servePlainEnqueues>[0], 'isClosing' | 'fastify'>,
+): void {
+  let isClosing = false
+  app.addHook('preClose', (done) => {
+    isClosing = true
+    done()
+  })
+  const fastify = app.server.listeners('request').at(-1) as RequestListener
+  app.server.off('request', fastify)
+  const listener = servePlainEnqueues({ ...parts, fastify, isClosing: () => isClosing })
+  app.server.on('request', listener)
 }
 
 function createServer(
@@ -179,19 +211,24 @@ function inflightLimits({ maxBodyBytes, inflight }: AppOptions): InflightLimits 
   }
 }
 
+/** What the routes and servePlainEnqueues share. */
+interface Shared {
+  metrics: ApiMetrics
+  storedKeys: StoredKeys
+  enqueueSize: BatchSize
+  batcher: EnqueueBatcher
+}
+
 function registerRoutes(
   app: FastifyInstance,
   options: AppOptions,
-  metrics: ApiMetrics,
-  storedKeys: StoredKeys,
+  { metrics, storedKeys, enqueueSize, batcher }: Shared,
 ): void {
   const { store, version, maxBodyBytes } = options
   const { minuteStats, attemptLog = options.log } = options
   const countEnd = createAttemptCounts({ minuteStats, metrics, log: attemptLog })
   // Counts the attempts and jobs that a cancel, or a sweep of this process, ends.
   store.onEnd(countEnd)
-  const enqueueSize = createBatchSize(MAX_ENQUEUE_BATCH)
-  const batcher = createEnqueueBatcher(store, enqueueSize, metrics.onBatch)
   const waits = createJobWaits(store)
   const pulls = new SharedPullWaits(store)
   app.addHook('preClose', async () => {
@@ -227,17 +264,20 @@ function registerRoutes(
 }
 
 /** If a proxy serves this API below a path, only PUBLIC_URL contains that path. */
-function locateBelow(app: FastifyInstance, publicUrl: () => string | null): void {
+function createPublicPath(publicUrl: () => string | null): () => string {
   // To parse a URL for each response would cost more than the other hooks together.
   let known: { url: string | null; path: string } = { url: null, path: '' }
-  const path = () => {
+  return () => {
     const url = publicUrl()
     if (url !== known.url) known = { url, path: pathOf(url) }
     return known.path
   }
+}
+
+function locateBelow(app: FastifyInstance, publicPath: () => string): void {
   app.addHook('onSend', (_request, reply, _payload, done) => {
     const location = reply.statusCode < 300 ? reply.getHeader('location') : undefined
-    if (typeof location === 'string') reply.header('location', path() + location)
+    if (typeof location === 'string') reply.header('location', publicPath() + location)
     done()
   })
 }

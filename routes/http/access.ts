@@ -1,6 +1,6 @@
 // Who may send a request: API keys and their scopes, a cache of the stored keys, and the log of
 // refused requests.
-import type { FastifyRequest } from 'fastify'
+import type { FastifyContextConfig, FastifyRequest } from 'fastify'
 import type { AppError } from '../../src/errors.ts'
 import { createKeyCheck, forbidden, unauthorized } from '../../src/http/access.ts'
 import { refuseWebPages } from '../../src/http/loopback.ts'
@@ -20,6 +20,14 @@ declare module 'fastify' {
   }
 }
 
+/** The parts of a request by which access is checked. */
+export interface AccessRequest {
+  headers: FastifyRequest['headers']
+  raw: FastifyRequest['raw']
+  routeOptions: { config: FastifyContextConfig }
+  storedKey: StoredKey | null
+}
+
 /**
  * The check that runs before every request. Without API_KEYS the API is in local mode, whatever
  * keys are stored; a key that is sent is checked even then.
@@ -29,7 +37,7 @@ declare module 'fastify' {
 export function createAccessCheck(
   apiKeys: string[],
   storedKeys: StoredKeys,
-): (request: FastifyRequest) => Promise<void> | undefined {
+): (request: AccessRequest) => Promise<void> | undefined {
   const unknownHashOf = createKeyCheck(apiKeys)
   const localMode = apiKeys.length === 0
   return (request) => {
@@ -44,14 +52,14 @@ export function createAccessCheck(
     trustConnection(request.raw.socket)
   }
 
-  function checkStored(request: FastifyRequest, hash: string, needed: KeyScope) {
+  function checkStored(request: AccessRequest, hash: string, needed: KeyScope) {
     const found = storedKeys.find(hash)
     if (!(found instanceof Promise)) return checkScope(request, found, needed)
     return found.then((key) => checkScope(request, key, needed))
   }
 }
 
-function checkScope(request: FastifyRequest, key: StoredKey | null, needed: KeyScope): undefined {
+function checkScope(request: AccessRequest, key: StoredKey | null, needed: KeyScope): undefined {
   request.storedKey = key
   if (key === null) throw unauthorized('the key is unknown')
   if (key.scope !== 'admin' && key.scope !== needed) {

@@ -55,12 +55,12 @@ const RETRY_AFTER_SECONDS = '1'
 export type CountBody = (request: FastifyRequest, bytes: number, soFar: number) => void
 
 /** The amounts counted for one request, until its response is sent or its connection is closed. */
-interface Reservation extends InflightLimits {
+export interface Reservation extends InflightLimits {
   /** The reservations of the same connection; null: this reservation has ended. */
   siblings: Reservation[] | null
 }
 
-interface Inflight {
+export interface Inflight {
   open(socket: Socket): Reservation
   /**
    * @param soFar the size of the body or response including this amount. Throws AppError
@@ -73,8 +73,7 @@ interface Inflight {
 /**
  * Must be called before the routes are registered: a hook applies only to routes registered later.
  */
-export function limitInflight(app: FastifyInstance, limits: InflightLimits): CountBody {
-  const inflight = countInflight(app.server, limits)
+export function limitInflight(app: FastifyInstance, inflight: Inflight): CountBody {
   app.decorateRequest('reservation', null)
   app.addHook('onRequest', (request, reply, done) => {
     const reservation = inflight.open(request.raw.socket)
@@ -107,7 +106,7 @@ export function limitInflight(app: FastifyInstance, limits: InflightLimits): Cou
   }
 }
 
-function countInflight(server: Server, limits: InflightLimits): Inflight {
+export function countInflight(server: Server, limits: InflightLimits): Inflight {
   const sum: InflightLimits = { ...NOTHING }
   const reservationsOf = new WeakMap<Socket, Reservation[]>()
   // Node reports the close of a connection only to its current response, not to the responses

@@ -8,7 +8,13 @@ import { parseRequest } from '../../src/wire/envelope.ts'
 import type { CountBody } from './inflight-limits.ts'
 
 const JSON_TYPE = 'application/json'
-const JSON_TYPE_SHAPE = /^application\/json\s*(;|$)/i
+export const JSON_TYPE_SHAPE = /^application\/json\s*(;|$)/i
+
+/**
+ * Requests that were begun without Fastify (jobs/plain-enqueue.ts) and that it finishes: with the
+ * body that was read, or with the error of the request.
+ */
+export const begunRequests = new WeakMap<IncomingMessage, { body: Buffer } | { error: unknown }>()
 
 /**
  * Reads bodies: JSON with any parameters (RFC 8259 defines none), with the payload as bytes. An
@@ -27,7 +33,9 @@ export function acceptJson(app: FastifyInstance, countBody: CountBody): void {
     done()
   })
   app.addContentTypeParser(JSON_TYPE, async (request: FastifyRequest, stream: IncomingMessage) => {
-    const body = await readWhole(request, stream, countBody)
+    const begun = begunRequests.get(request.raw)
+    if (begun !== undefined && 'error' in begun) throw begun.error
+    const body = begun?.body ?? (await readWhole(request, stream, countBody))
     if (body.length === 0) return undefined
     const coding = request.headers['content-encoding'] ?? 'identity'
     if (coding.toLowerCase() !== 'identity') {

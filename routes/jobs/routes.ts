@@ -21,6 +21,7 @@ import {
 import type { KeyRecheck } from '../http/access.ts'
 import { etagOf, ifNoneMatchHeaders, isNoneMatch } from '../http/conditional.ts'
 import { pageFields, readCursor, writeCursor } from '../http/cursor.ts'
+import { begunRequests } from '../http/json-body.ts'
 import { preferHeaders, setPreferenceHeaders } from '../http/prefer.ts'
 import {
   ENQUEUE_ERRORS,
@@ -40,7 +41,7 @@ import {
 } from './job-reply.ts'
 import type { JobWaits } from './waits.ts'
 
-const enqueueHeaders = preferHeaders.extend({
+export const enqueueHeaders = preferHeaders.extend({
   'idempotency-key': z
     .string()
     .transform((value) =>
@@ -49,6 +50,8 @@ const enqueueHeaders = preferHeaders.extend({
     .pipe(idempotencyKey)
     .optional(),
 })
+
+export type EnqueueHeaders = z.output<typeof enqueueHeaders>
 
 const enqueueResponse = z.union([jobResponse, minimalJobResponse])
 const ENQUEUE_HEADERS = ['etag', 'location', 'preference-applied', 'vary'] as const
@@ -96,8 +99,8 @@ function registerEnqueue(app: FastifyInstance, { store, batcher, metrics }: JobR
     {
       config: { scope: 'enqueue' },
       // The check comes before the body is read, because a refusal must cost far less than a job.
-      onRequest: (_request, _reply, done) => {
-        batcher.refuseIfFull()
+      onRequest: ({ raw }, _reply, done) => {
+        if (!begunRequests.has(raw)) batcher.refuseIfFull()
         done()
       },
       schema: {
@@ -111,7 +114,7 @@ function registerEnqueue(app: FastifyInstance, { store, batcher, metrics }: JobR
       },
     },
     async ({ body, headers }, reply) => {
-      const { prefer = null, 'idempotency-key': key } = headers as z.output<typeof enqueueHeaders>
+      const { prefer = null, 'idempotency-key': key } = headers as EnqueueHeaders
       const asked = { endpoint: body.endpoint, jobCount: null }
       const hops = hopsOf(headers)
       const startedAtMs = performance.now()

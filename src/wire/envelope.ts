@@ -4,12 +4,13 @@
 // body finds payloads and results, checks that they are JSON, and cuts them out. Items of a batch
 // are cut out in the same way. The pass checks depth, duplicate keys and the size of the rest.
 // JSON.parse then refuses everything else that is wrong. The pass works in steps, because a body of
-// many megabytes must not block other requests.
+// many megabytes must not block other requests. An envelope without lists, objects and escapes is
+// read by parseFlat() alone.
 import { isUtf8 } from 'node:buffer'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { AppError, shortened } from '../errors.ts'
 import { MAX_JSON_DEPTH } from '../job/json-depth.ts'
-import { endOfJson, isTooDeep, MAX_STRING_BYTES, tooDeep } from './raw-json.ts'
+import { endOfJson, endOfSpace, isTooDeep, MAX_STRING_BYTES, tooDeep } from './raw-json.ts'
 
 /** A JSON value as the bytes that were received, checked to be JSON. */
 export class RawJson {
@@ -51,6 +52,7 @@ const CLOSE_ARRAY = 0x5d
 const OPEN_OBJECT = 0x7b
 const CLOSE_OBJECT = 0x7d
 const SPACE = 0x20
+const TILDE = 0x7e
 
 /** Bytes that are cut out of the envelope. */
 interface Cut {
@@ -85,8 +87,75 @@ export async function parseRequest(body: Buffer): Promise<unknown> {
   }
 }
 
+/** An envelope with more values is left to the general pass. */
+const MAX_FLAT_VALUES = 32
+
+/**
+ * The usual envelope in one pass: an object whose values, except payload and result, are neither
+ * objects nor lists, without escapes. null: this is another envelope, or a wrong one. The general
+ * pass then finds out.
+ */
+function parseFlat(body: Buffer): Record<string, unknown> | null {
+  const envelope: Record<string, unknown> = {}
+  let i = endOfSpace(body, 0)
+  if (body[i] !== OPEN_OBJECT) return null
+  for (let count = 0; count < MAX_FLAT_VALUES; count++) {
+    const keyAt = endOfSpace(body, i + 1)
+    const keyEnd = endOfPlainString(body, keyAt)
+    if (keyEnd === null) return null
+    const key = body.toString('latin1', keyAt + 1, keyEnd - 1)
+    // JSON.parse would define a field of this name, and an assignment does not.
+    if (key === '__proto__' || Object.hasOwn(envelope, key)) return null
+    i = endOfSpace(body, keyEnd)
+    if (body[i] !== COLON) return null
+    const start = endOfSpace(body, i + 1)
+    if (key === 'payload' || key === 'result') {
+      i = endOfJson(body, start, [], MAX_JSON_DEPTH - 1, body.length)
+      if (i < 0) return null
+      envelope[key] = new RawJson(body.subarray(start, i))
+    } else if (body[start] === QUOTE) {
+      const end = endOfPlainString(body, start)
+      if (end === null) return null
+      i = end
+      envelope[key] = body.toString('latin1', start + 1, end - 1)
+    } else {
+      if (body[start] === OPEN_OBJECT || body[start] === OPEN_ARRAY) return null
+      i = endOfJson(body, start, [], 0, body.length)
+      if (i < 0) return null
+      envelope[key] = JSON.parse(body.toString('latin1', start, i))
+    }
+    i = endOfSpace(body, i)
+    if (body[i] === COMMA) continue
+    return body[i] === CLOSE_OBJECT && endOfSpace(body, i + 1) === body.length ? envelope : null
+  }
+  return null
+}
+
+/** The index after a string of printable ASCII without escapes; null: it is another string. */
+function endOfPlainString(body: Buffer, start: number): number | null {
+  if (body[start] !== QUOTE) return null
+  for (let i = start + 1; i < body.length; i++) {
+    const byte = body[i] as number
+    if (byte === QUOTE) return i + 1
+    if (byte < SPACE || byte > TILDE || byte === BACKSLASH) return null
+  }
+  return null
+}
+
+function parseIfFlat(body: Buffer): Record<string, unknown> | null {
+  try {
+    return parseFlat(body)
+  } catch (error) {
+    // Of several problems, the general pass reports the first one.
+    if (error instanceof AppError) return null
+    throw error
+  }
+}
+
 function* parseInSteps(body: Buffer, limits: EnvelopeLimits): Generator<void, unknown> {
   if (!isUtf8(body)) throw invalid('the body is not UTF-8')
+  const flat = body.length > STEP_BYTES ? null : parseIfFlat(body)
+  if (flat !== null) return flat
   // If the whole body is one step, items are not cut out, because that costs less.
   const cuts = yield* scan(body, limits, body.length > STEP_BYTES)
   const envelope = parsePart(body, { start: 0, end: body.length, inner: cuts }, limits)

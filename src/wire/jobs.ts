@@ -4,6 +4,7 @@
 import { createHash } from 'node:crypto'
 import { z } from 'zod'
 import { AppError } from '../errors.ts'
+import { newlyQueued } from '../job/acceptance.ts'
 import { formatDuration } from '../job/duration.ts'
 import type { JobChange } from '../job/edit.ts'
 import {
@@ -23,7 +24,7 @@ import {
 } from '../job/job.ts'
 import { isJobId, newJobId } from '../job/job-id.ts'
 import type { EnqueueResult } from '../store/store.ts'
-import { parseEnvelope, REQUEST_LIMITS } from './envelope.ts'
+import { parseEnvelope, RawJson, REQUEST_LIMITS } from './envelope.ts'
 import { invalidRequest } from './field-errors.ts'
 import {
   duration,
@@ -91,6 +92,24 @@ export const jobBody = z
   })
   .refine(isDueOnce, DUE_ONCE)
 export type JobBody = z.output<typeof jobBody>
+
+/** What the schema makes of a body without optional fields; frozen, because many jobs share it. */
+const BARE_BODY = Object.freeze(
+  jobBody.parse({ endpoint: 'x', payload: new RawJson(Buffer.from('0')) }),
+)
+for (const value of [BARE_BODY.tags, BARE_BODY.metadata, BARE_BODY.headers]) Object.freeze(value)
+
+/**
+ * The same as jobBody.parse for a body with an endpoint and a payload and nothing else, without a
+ * look at the other fields. null: the body has other fields, or is wrong.
+ */
+export function bareJobBody(envelope: unknown): JobBody | null {
+  if (typeof envelope !== 'object' || envelope === null) return null
+  const { endpoint: name, payload: raw } = envelope as Record<string, unknown>
+  if (name === undefined || raw === undefined || Object.keys(envelope).length > 2) return null
+  if (!endpointName.safeParse(name).success || !payload.safeParse(raw).success) return null
+  return { ...BARE_BODY, endpoint: name as string, payload: raw as RawJson }
+}
 
 export const batchJobBody = z
   .strictObject({
@@ -353,7 +372,67 @@ export function jobJson(job: Job, more: object = {}): string {
     attempts: job.attempts.map(attempt),
     resultTruncated: job.resultTruncated,
   })
-  return `${head.slice(0, -1)},"result":${job.result ?? 'null'},"payload":${utf8(job.payload)}}`
+  return `${head.slice(0, -1)},"result":${job.result ?? 'null'},"payload":${textOf(job.payload, 'utf8')}}`
+}
+
+/** A part of the JSON text of a bare job that differs between jobs. */
+type BarePart = 'id' | 'endpoint' | 'instant' | 'maxAttempts' | 'payloadBytes' | 'payload'
+
+/** Values that are no part of any other text of a job. */
+const BARE_SAMPLE = {
+  id: '<id>',
+  endpoint: '<endpoint>',
+  maxAttempts: 111_111_111_111,
+  payloadBytes: 222_222_222_222,
+  payload: '"<payload>"',
+} as const
+const BARE_PARTS: Record<string, BarePart> = {
+  [BARE_SAMPLE.id]: 'id',
+  [BARE_SAMPLE.endpoint]: 'endpoint',
+  [new Date(0).toISOString()]: 'instant',
+  [BARE_SAMPLE.maxAttempts]: 'maxAttempts',
+  [BARE_SAMPLE.payloadBytes]: 'payloadBytes',
+  [BARE_SAMPLE.payload]: 'payload',
+}
+
+/** The text that jobJson makes of a new bare job, cut where jobs differ: text, part, text, part … */
+const BARE_TEMPLATE = bareTemplate()
+const BARE_TEMPLATE_PARTS = BARE_TEMPLATE.map((_, i) => BARE_PARTS[BARE_TEMPLATE[i + 1] ?? ''])
+
+function bareTemplate(): string[] {
+  const body = { ...BARE_BODY, payload: new RawJson(Buffer.from(BARE_SAMPLE.payload)) }
+  const sample = newJobFrom(body, undefined, { trace: null, hops: 0 }, 0)
+  const { id, endpoint, maxAttempts, payloadBytes } = BARE_SAMPLE
+  const accepted = { maxAttempts, onFinish: null, waitingFor: [], isBlocked: false }
+  const text = jobJson({ ...newlyQueued({ ...sample, id, endpoint }, accepted), payloadBytes })
+  return text.split(new RegExp(`(${Object.keys(BARE_PARTS).join('|')})`))
+}
+
+/**
+ * The same as jobJson for the new job of a bareJobBody, in a tenth of the time.
+ *
+ * @param encoding `latin1` if the payload is ASCII
+ */
+export function bareJobJson(job: Job, encoding: 'utf8' | 'latin1'): string {
+  if (job.onFinish !== null || job.idempotencyKey !== null) return jobJson(job)
+  let text = ''
+  for (let i = 0; i < BARE_TEMPLATE.length; i += 2) {
+    text += BARE_TEMPLATE[i]
+    const part = BARE_TEMPLATE_PARTS[i]
+    if (part !== undefined) text += partOf(job, part, encoding)
+  }
+  return text
+}
+
+function partOf(job: Job, part: BarePart, encoding: 'utf8' | 'latin1'): string | number | null {
+  switch (part) {
+    case 'instant':
+      return instantText(job.createdAt)
+    case 'payload':
+      return textOf(job.payload, encoding)
+    default:
+      return job[part]
+  }
 }
 
 /** The JSON text of a minimal response. */
@@ -408,8 +487,8 @@ function attempt(one: Attempt) {
   return { ...one, startedAt: instantText(one.startedAt), finishedAt: instantText(one.finishedAt) }
 }
 
-function utf8(bytes: Uint8Array): string {
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('utf8')
+function textOf(bytes: Uint8Array, encoding: 'utf8' | 'latin1'): string {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString(encoding)
 }
 
 type Stored<J extends MinimalJob> = Extract<EnqueueResult<J>, { kind: 'inserted' | 'existing' }>

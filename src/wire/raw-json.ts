@@ -148,7 +148,7 @@ function endOfDigits(body: Buffer, start: number): number {
   return i
 }
 
-function endOfSpace(body: Buffer, start: number): number {
+export function endOfSpace(body: Buffer, start: number): number {
   let i = start
   for (;;) {
     const byte = body[i]

@@ -4,6 +4,8 @@ import type { Answer, WorkClient } from './work-client.ts'
 
 const PAGE_SIZE = 100
 const READS_AT_ONCE = 32
+/** How often a read is sent that gets no response: all faults are over, but the machine may be busy. */
+const READ_TRIES = 5
 
 /** All jobs, including those that the client does not know. */
 export async function readRecords(client: WorkClient): Promise<JobRecord[]> {
@@ -31,7 +33,7 @@ async function allListed(client: WorkClient): Promise<Answer['body'][]> {
 /** A job without its payload is in the list, but the API cannot return it. */
 async function readRecord(client: WorkClient, listed: Answer['body']): Promise<JobRecord> {
   const { id } = listed
-  const answer = await client.request('GET', `/jobs/${id}`)
+  const answer = await read(client, `/jobs/${id}`)
   const hasPayload = answer?.status !== 503
   const job = hasPayload ? bodyOf(answer, `/jobs/${id}`) : { attempts: [], ...listed }
   return {
@@ -60,7 +62,15 @@ async function readRecord(client: WorkClient, listed: Answer['body']): Promise<J
 }
 
 async function mustAnswer(client: WorkClient, path: string) {
-  return bodyOf(await client.request('GET', path), path)
+  return bodyOf(await read(client, path), path)
+}
+
+async function read(client: WorkClient, path: string): Promise<Answer | null> {
+  let answer: Answer | null = null
+  for (let tries = 0; answer === null && tries < READ_TRIES; tries++) {
+    answer = await client.request('GET', path)
+  }
+  return answer
 }
 
 function bodyOf(answer: Answer | null, path: string): Answer['body'] {

@@ -1,11 +1,12 @@
 // npm run test:faults: runs the rounds on both stores, and checks each run with the checker.
-import { writeFileSync } from 'node:fs'
+import { mkdirSync, writeFileSync } from 'node:fs'
 import { cpus, platform, totalmem } from 'node:os'
+import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { type MongoEngine, type RunningMongo, startMongo } from '../support/mongo.ts'
 import { check, type Figures, figuresOf } from './checker.ts'
 import { openFixture } from './fixture.ts'
-import { type Engine, nowMs, type Violation } from './history.ts'
+import { type Engine, type History, nowMs, type Violation } from './history.ts'
 import { type Form, type Round, windowsOf } from './round.ts'
 import { ROUNDS } from './rounds.ts'
 
@@ -14,14 +15,15 @@ const DEFAULT_SETTINGS = { leaseMs: 2_000, sweepMs: 250, pollMs: 100 }
 const NOISE_MS = 5_000
 const DEFAULT_MINUTES = 3
 const USAGE = `npm run test:faults -- [--short] [--store sqlite|mongo] [--minutes n] [--seed s]
-                       [--round name]... [--json file]
+                       [--round name]... [--json file] [--histories folder]
 
   --short        what fits into every run of CI
   --store        one store only
   --minutes      of each round that could go on for ever (${DEFAULT_MINUTES}); not with --short
   --seed         repeats the choices of an earlier run
   --round        only this one: ${ROUNDS.map(({ name }) => name).join(', ')}
-  --json         writes what was measured`
+  --json         writes what was measured
+  --histories    writes all four logs of each round there, one file for each round and store`
 
 /** The result of one round on one store. */
 export interface RoundReport {
@@ -53,6 +55,7 @@ async function playRound(
   seed: number,
   form: Form,
   mongo: RunningMongo | null,
+  histories: string | undefined,
 ): Promise<RoundReport> {
   const beganAtMs = nowMs()
   const report: RoundReport = {
@@ -67,6 +70,7 @@ async function playRound(
   try {
     await round.play(fixture, form)
     const history = await fixture.finish()
+    if (histories !== undefined) keepHistory(histories, round, history)
     report.violations = check(history)
     report.figures = figuresOf(history)
     const { longestUndisturbedMs } = report.figures.redelivery
@@ -89,6 +93,12 @@ async function playRound(
   }
   report.seconds = Math.round((nowMs() - beganAtMs) / 1_000)
   return report
+}
+
+function keepHistory(folder: string, round: Round, history: History): void {
+  mkdirSync(folder, { recursive: true })
+  const name = `${round.name}-${history.engine}-${history.seed}.json`
+  writeFileSync(join(folder, name), JSON.stringify(history))
 }
 
 function print(report: RoundReport): void {
@@ -132,6 +142,7 @@ async function main(): Promise<number> {
       seed: { type: 'string', default: String(Date.now() % 1_000_000_000) },
       round: { type: 'string', multiple: true },
       json: { type: 'string' },
+      histories: { type: 'string' },
       help: { type: 'boolean', default: false },
     },
   })
@@ -163,7 +174,8 @@ async function main(): Promise<number> {
         const isWhole = form.isLong || values.round !== undefined
         const on = isWhole ? round.engines : (round.shortOn ?? round.engines)
         if (!on.includes(engine)) continue
-        const report = await playRound(round, engine, Number(values.seed), form, mongo)
+        const seed = Number(values.seed)
+        const report = await playRound(round, engine, seed, form, mongo, values.histories)
         print(report)
         run.reports.push(report)
         // Written after each round, so that a long run that is interrupted leaves results.

@@ -1,5 +1,5 @@
-// The names of Posthorn's collections in MongoDB. Without a driver, so that the checks of settings
-// and commands can refuse these names.
+// The names of Posthorn's collections in MongoDB, and the databases that it must not use. Without a
+// driver, so that the checks of settings and commands can refuse these names.
 
 /** The names without their prefix, by what the collections contain. */
 const SUFFIXES = {
@@ -27,8 +27,15 @@ export function collectionNames(prefix: string): CollectionNames {
 export const COLLECTIONS = collectionNames('posthorn_')
 
 const NAMES: string[] = Object.values(COLLECTIONS)
+/** The databases of MongoDB itself. */
+const SYSTEM_DATABASES = ['admin', 'config', 'local']
 
 /** Ignores case: a name that differs only in case is a mistake of the user. */
 export function isOwnCollection(name: string): boolean {
   return NAMES.includes(name.toLowerCase())
+}
+
+/** Ignores case, because two databases whose names differ only in case cannot exist. */
+export function isSystemDatabase(name: string): boolean {
+  return SYSTEM_DATABASES.includes(name.toLowerCase())
 }

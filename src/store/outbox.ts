@@ -1,7 +1,7 @@
 // The outbox: documents that applications insert in their own transactions. Each becomes one job.
 // The relay takes some documents, stores their jobs, and only then removes the documents. A move
 // that was interrupted is repeated, and finds the jobs that exist already by their origin.
-import { isOwnCollection } from './collection-names.ts'
+import { isOwnCollection, isSystemDatabase } from './collection-names.ts'
 
 /** The database and the collection of the documents, in the cluster of the store. */
 export interface OutboxName {
@@ -26,8 +26,6 @@ export interface Outbox {
   readonly hintsAtAllDocuments: boolean
 }
 
-/** The databases of MongoDB itself. */
-const SYSTEM_DATABASES = ['admin', 'config', 'local']
 /**
  * The limit for database, dot and collection together (mongodb.com/docs/manual/reference/limits).
  */
@@ -39,7 +37,7 @@ export function outboxNameProblem({ database, collection }: OutboxName): string 
   if (isOwnCollection(name)) {
     return `a collection of your application, not ${collection}, which holds data of Posthorn`
   }
-  if (SYSTEM_DATABASES.includes(database.toLowerCase()) || name.startsWith('system.')) {
+  if (isSystemDatabase(database) || name.startsWith('system.')) {
     return 'a collection of your application, not one that MongoDB keeps for itself'
   }
   if (name.endsWith(REJECTED_SUFFIX)) {

@@ -15,8 +15,10 @@ import { afterAll, beforeAll, describe, expect, inject, it, onTestFinished } fro
 import { COLLECTIONS } from '../../src/store/collection-names.ts'
 import { startError } from '../../src/store/mongo/errors.ts'
 import { openMongoStore } from '../../src/store/mongo/store.ts'
+import { examineStore, migrateStore } from '../../src/store/open-store.ts'
 import type { StoreSettings } from '../../src/store/store.ts'
 import { StoreUnavailable, StoreUnusable } from '../../src/store/store-errors.ts'
+import { openShell } from '../cli/command-line.ts'
 import { databaseUrl, type RunningMongo, startOwnMongo } from '../support/mongo.ts'
 import { openCertificateRoom } from '../webhook/certificates.ts'
 
@@ -26,6 +28,8 @@ const SETTINGS: StoreSettings = {
   encryptionKeys: [randomBytes(32)],
   warn: () => {},
 }
+/** Each process needs some seconds on a busy machine. */
+const LONG = { timeout: 60_000 }
 const PASSWORD = 'planted/p@ssword'
 const URL_WITH_USER = `mongodb://app:${encodeURIComponent(PASSWORD)}@db.example:27017/shop`
 
@@ -254,6 +258,49 @@ describe('a start that fails', () => {
       /^An index of posthorn_keys cannot be created: documents in it have the same hash, which/,
     )
     expect(message).not.toContain('planted')
+  })
+})
+
+describe('a database of MongoDB itself', () => {
+  const NEVER = new AbortController().signal
+  const sentence = (name: string) =>
+    new RegExp(`^STORE_URL names the database ${name}, which MongoDB keeps for itself: name`)
+
+  it.each(['admin', 'local', 'config', 'Admin', '%61dmin'])(
+    '%s is refused before a connection is made',
+    async (name) => {
+      // Nothing listens there, so a connection would fail with another sentence.
+      const url = `mongodb://127.0.0.1:9/${name}`
+      const shape = sentence(decodeURIComponent(name))
+      const refusal = await refusalOf(url)
+      expect(refusal).toBeInstanceOf(StoreUnusable)
+      expect(refusal.message).toMatch(shape)
+      await expect(migrateStore(url)).rejects.toThrow(shape)
+      const { checks } = await examineStore(url, NEVER)
+      expect(checks).toEqual([expect.objectContaining({ name: 'connection', verdict: 'failed' })])
+      expect(checks[0]?.found).toMatch(shape)
+    },
+  )
+
+  it('ends each process and command with the sentence and exit code 1', LONG, async () => {
+    const url = databaseUrl(inject('mongoUrl'), 'admin')
+    const shell = openShell({
+      ...{ STORE_URL: url, PORT: '0', ENCRYPTION_KEY: randomBytes(32).toString('base64') },
+    })
+    onTestFinished(() => shell.close())
+    const client = await new MongoClient(url).connect()
+    onTestFinished(() => client.close())
+    const collections = async () => (await client.db().listCollections().toArray()).length
+    const before = await collections()
+    const commands = [['start'], ['api'], ['worker'], ['migrate'], ['doctor', 'store']]
+    const ended = await Promise.all(commands.map((words) => shell.run(words)))
+    for (const { code, stdout, stderr } of ended) {
+      expect(code).toBe(1)
+      const text = stdout + stderr
+      expect(text).toMatch(/STORE_URL names the database admin, which MongoDB keeps for itself/)
+      expect(text).not.toContain('    at ')
+    }
+    expect(await collections()).toBe(before)
   })
 })
 

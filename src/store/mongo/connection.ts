@@ -12,7 +12,7 @@ import {
   MongoError,
   MongoServerError,
 } from 'mongodb'
-import type { CollectionNames } from '../collection-names.ts'
+import { type CollectionNames, isSystemDatabase } from '../collection-names.ts'
 import type { EndListeners } from '../ends.ts'
 import type { SecretBox } from '../secret-box.ts'
 import { STORE_DEADLINE_MS, type StoreClock, type StoreSettings } from '../store.ts'
@@ -162,6 +162,13 @@ export async function open(
     db = client.db(databaseName(url))
   } catch (error) {
     throw new UnreadableUrl('the driver cannot read the URL', { cause: error })
+  }
+  if (isSystemDatabase(db.databaseName)) {
+    throw new StoreUnusable(
+      `STORE_URL names the database ${db.databaseName}, which MongoDB keeps for itself: name ` +
+        'another one, for example posthorn. If the user was created in admin, authSource=admin ' +
+        'in the query says so.',
+    )
   }
   try {
     await client.connect()

@@ -7,6 +7,7 @@ import {
   MongoAPIError,
   MongoClient,
   MongoNetworkError,
+  MongoNetworkTimeoutError,
   MongoServerError,
   MongoServerSelectionError,
   type TopologyDescription,
@@ -150,7 +151,13 @@ describe.each<[string, unknown, typeof StoreUnusable | typeof StoreUnavailable, 
     'a silent server',
     notSelected('Unknown', null, [unknown(null)]),
     StoreUnavailable,
-    [/db.example:27017: it does not respond$/],
+    [/db.example:27017: it does not respond; does only one side use TLS \(tls=true\)\?$/],
+  ],
+  [
+    'a connection that times out',
+    notSelected('Unknown', null, [unknown(new MongoNetworkTimeoutError('timed out'))]),
+    StoreUnavailable,
+    [/db.example:27017: timed out; does only one side use TLS \(tls=true\)\?$/],
   ],
   [
     'whatever else the driver says',
@@ -211,6 +218,11 @@ describe('a start that fails', () => {
     onTestFinished(() => room.remove())
     const { key, cert } = room.selfSigned().issue({ names: 'IP:127.0.0.1' })
     const untrusted = await listening(createTlsServer({ key, cert }))
+    const secure = await listening(createTlsServer({ key, cert }, (socket) => socket.resume()))
+    const silent = await listening(createTcpServer(() => {}))
+    const plain = await listening(
+      createTcpServer((socket) => socket.end('HTTP/1.1 400 Bad\r\n\r\n')),
+    )
     const closing = await listening(createTcpServer((socket) => socket.destroy()))
     const own = databaseUrl(inject('mongoUrl'), 'shop').replace(/\?.*/, '')
     const cases: [string, RegExp][] = [
@@ -221,6 +233,10 @@ describe('a start that fails', () => {
       ],
       [`mongodb://127.0.0.1:${untrusted}/shop?tls=true`, /127.0.0.1:\d+: TLS failed: /],
       [`mongodb://127.0.0.1:${closing}/shop?tls=true`, /does only one side use TLS \(tls=true\)\?/],
+      [`mongodb://127.0.0.1:${secure}/shop`, /does only one side use TLS \(tls=true\)\?/],
+      [`mongodb://127.0.0.1:${plain}/shop?tls=true`, /; does only one side use TLS/],
+      [`mongodb://127.0.0.1:${silent}/shop?tls=true`, /respond; does only one side use TLS/],
+      [`mongodb://127.0.0.1:${silent}/shop`, /respond; does only one side use TLS/],
       ['mongodb+srv://nowhere.invalid/shop', /^DNS has no server for the host in STORE_URL/],
     ]
     // All run at the same time, because each of them fails only after the whole deadline.

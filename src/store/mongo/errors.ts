@@ -23,6 +23,14 @@ const MAX_TEXT_LENGTH = 300
 const TLS_CODE =
   /^(ERR_(TLS|SSL|OSSL)_|CERT_|CRL_|DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_|INVALID_CA$|EPROTO$)/
 
+/**
+ * Added if no usable response came. If only one side uses TLS, a server may close the connection,
+ * reset it, respond in its own way, or let it time out.
+ */
+const TLS_HINT = 'does only one side use TLS (tls=true)?'
+/** The codes of these, besides a timeout, which has none. */
+const ONE_SIDED_CODES = ['', 'ECONNRESET', 'EPIPE', 'ERR_SSL_WRONG_VERSION_NUMBER']
+
 const NETWORK_REASONS: Record<string, string> = {
   ECONNREFUSED: 'nothing listens there',
   ENOTFOUND: 'the host name is unknown',
@@ -125,21 +133,17 @@ function reasonOf({ error, type }: ServerDescription, setName: string | null): s
       return 'a replica set that was not initiated; run rs.initiate() once'
     default:
       return setName === null
-        ? 'it does not respond'
-        : `it does not respond, or is not a member of the replica set "${setName}"`
+        ? `it does not respond; ${TLS_HINT}`
+        : `it does not respond, or is not a member of the replica set "${setName}"; ${TLS_HINT}`
   }
 }
 
 function reasonOfError(error: Error): string {
   const { code = '', message } = (error.cause ?? error) as NodeJS.ErrnoException
+  if (ONE_SIDED_CODES.includes(code)) return `${message}; ${TLS_HINT}`
   if (TLS_CODE.test(code)) return `TLS failed: ${message} (${code})`
   const known = NETWORK_REASONS[code]
-  if (known !== undefined) return `${known} (${code})`
-  // A server that expects TLS closes connections without it; a server without TLS those with it.
-  if (code === 'ECONNRESET' || code === '') {
-    return `${message}; does only one side use TLS (tls=true)?`
-  }
-  return `${message} (${code})`
+  return known === undefined ? `${message} (${code})` : `${known} (${code})`
 }
 
 /** With mongodb+srv, Node's resolver throws errors of its own. */

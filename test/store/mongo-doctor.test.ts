@@ -62,6 +62,9 @@ const check = (report: StoreReport, name: string): Check | undefined =>
   report.checks.find((one) => one.name === name)
 const verdicts = ({ checks }: StoreReport) =>
   Object.fromEntries(checks.map(({ name, verdict }) => [name, verdict]))
+/** A scratch collection of a doctor that began so long ago. */
+const scratchOf = (ageMs: number) =>
+  `posthorn_doctor_${Math.floor((Date.now() - ageMs) / 1_000).toString(16)}0123abcd_jobs`
 const scratch = async () =>
   (await db.listCollections({ name: /^posthorn_doctor_/ }).toArray()).map(({ name }) => name)
 
@@ -135,7 +138,8 @@ describe('what the server, its user and the database are', () => {
     await db.collection(COLLECTIONS.jobs).createIndex({ state: 1 }, { name: 'lease' })
     const meta = db.collection<{ _id: string }>(COLLECTIONS.meta)
     await meta.updateOne({ _id: 'schema' }, { $set: { schema: 99 } })
-    await db.createCollection('posthorn_doctor_0123456789ab_jobs')
+    const young = scratchOf(60_000)
+    await db.createCollection(young)
     const proxy = await through({
       buildInfo: (reply) => ({ ...reply, version: '7.0.0', ferretdb: { version: '2.0.0' } }),
       hello: (reply) => ({
@@ -170,14 +174,32 @@ describe('what the server, its user and the database are', () => {
     expect(found('indexes')).toBe(
       'posthorn_jobs.claim is missing; posthorn_jobs.lease has another definition.',
     )
-    expect(found('leftovers')).toContain('posthorn_doctor_0123456789ab_*')
+    expect(found('leftovers')).toContain(young.replace(/jobs$/, '*'))
     expect(found('clock')).toMatch(
       /^The clock of the server is (29|30)\d{4} ms behind that of this mach/,
     )
     expect(found('write_concern')).toMatch(/journal failed: MongoDB requires a user and a password/)
     const silent = report.checks.filter(({ advice }) => advice === null)
     expect(silent).toEqual([])
-    expect(await scratch()).toEqual(['posthorn_doctor_0123456789ab_jobs'])
+    expect(await scratch()).toEqual([young])
+  })
+
+  it('collections of a doctor that was killed long ago are dropped, others not', LONG, async () => {
+    const [old, young, own] = [scratchOf(20 * 60_000), scratchOf(60_000), 'posthorn_doctor_notes']
+    for (const name of [old, young, own]) await db.createCollection(name)
+    const first = check(await examineStore(url, NEVER), 'leftovers')
+    expect(first).toMatchObject({ verdict: 'warning', advice: expect.stringContaining('15 min') })
+    const group = (name: string) => name.replace(/jobs$/, '*')
+    expect(first?.found).toMatch(`Dropped those of a killed doctor: ${group(old)}. Another`)
+    expect(first?.found).toMatch(`was killed or still runs: ${group(young)}.`)
+    expect(await scratch()).toEqual(expect.arrayContaining([young, own]))
+    expect(await scratch()).toHaveLength(2)
+    await db.collection(young).drop()
+    await db.createCollection(old)
+    const second = check(await examineStore(url, NEVER), 'leftovers')
+    expect(second).toMatchObject({ verdict: 'ok', advice: null })
+    expect(second?.found).toBe(`Dropped those of a killed doctor: ${group(old)}.`)
+    expect(await scratch()).toEqual([own])
   })
 
   // The stand-in has no hidden indexes.
@@ -258,6 +280,8 @@ describe('what the server, its user and the database are', () => {
     const proxy = await through({
       hello: (reply) => ({ ...reply, isWritablePrimary: false, secondary: true }),
     })
+    const left = scratchOf(20 * 60_000)
+    await db.createCollection(left)
     const report = await examineStore(proxy.url(db.databaseName), NEVER)
     expect(check(report, 'topology')).toMatchObject({
       verdict: 'failed',
@@ -265,6 +289,7 @@ describe('what the server, its user and the database are', () => {
     })
     expect(verdicts(report)).toMatchObject({ schema: 'ok', clock: 'ok' })
     expect(verdicts(report)).not.toHaveProperty('write_concern')
+    expect(await scratch()).toEqual([left])
   })
 
   it('a server that goes away meanwhile leaves the checks before in the report', LONG, async () => {
@@ -488,7 +513,7 @@ describe('posthorn doctor store', () => {
     const { code, stdout } = await shell.run(['doctor', 'store', '--json'], { env })
     expect(code).toBe(1)
     const report = JSON.parse(stdout) as StoreReport
-    const prefix = /^posthorn_doctor_[0-9a-f]{12}_/.exec(left)?.[0]
+    const prefix = /^posthorn_doctor_[0-9a-f]{16}_/.exec(left)?.[0]
     expect(check(report, 'leftovers')).toMatchObject({ verdict: 'warning' })
     expect(check(report, 'leftovers')?.found).toContain(`${prefix}*`)
     expect(check(report, 'write_concern')?.verdict).toBe('failed')

@@ -1,6 +1,6 @@
 // The checks of `posthorn doctor store` on MongoDB: what the server is, what its user may do, the
 // indexes, and what every verb of the store costs. The verbs run on scratch collections, which are
-// dropped in any case; nothing else is written.
+// dropped in any case; nothing else is written. If a doctor is killed, a later one drops them.
 import { randomBytes } from 'node:crypto'
 import type { Db, Document, MongoClient } from 'mongodb'
 import { COLLECTIONS, collectionNames } from '../collection-names.ts'
@@ -17,6 +17,7 @@ import {
 } from '../doctor-report.ts'
 import { useEveryVerb } from '../every-verb.ts'
 import type { Store } from '../store.ts'
+import { StoreUnavailable } from '../store-errors.ts'
 import { type Connection, open, refusalOf, run, startDeadline } from './connection.ts'
 import { startError } from './errors.ts'
 import { differenceText, type IndexDifference, REPAIR_BY_HAND } from './indexes.ts'
@@ -27,7 +28,12 @@ import { storeOn } from './store.ts'
 const SCRATCH = 'posthorn_doctor_'
 /** Stands for any collection in `allows`. */
 const ANY = '*'
-const SCRATCH_NAME = /^posthorn_doctor_[0-9a-f]{12}_/
+/** The start of the doctor in seconds of the server's clock, then a random number, both in hex. */
+const SCRATCH_NAME = /^posthorn_doctor_([0-9a-f]{8})[0-9a-f]{8}_/
+/** The verbs stop after this time. They take some seconds; a slow server can take minutes. */
+const TRIAL_DEADLINE_MS = 5 * 60_000
+/** No doctor that began earlier still runs: this is much more than its deadline and its checks. */
+const LEFTOVER_AGE_MS = 3 * TRIAL_DEADLINE_MS
 const CLOCK_SAMPLES = 5
 /** Handlers refuse signatures that are 5 minutes off. */
 const MAX_CLOCK_OFFSET_MS = 60_000
@@ -84,13 +90,13 @@ export async function examineMongoStore(url: string, signal: AbortSignal): Promi
 
 /** A check that the server refuses has failed, and does not hide the others. */
 async function examineServer(facts: Facts, signal: AbortSignal): Promise<Report> {
-  const { client, db, url, engine } = facts
+  const { client, url, engine } = facts
   const checks = [checkEngine(engine), checkTopology(facts), checkUrl(url)]
   const report = { engine: engine.name, checks, plans: [], latencies: [] }
   const furtherChecks: [string, () => Promise<Check[]>][] = [
     ['privileges', async () => [await checkPrivileges(facts)]],
     ['schema', () => checkSchema(facts)],
-    ['leftovers', async () => [await checkLeftovers(db)]],
+    ['leftovers', async () => [await clearLeftovers(facts)]],
     ['clock', async () => [await checkClock(client)]],
   ]
   for (const [name, further] of furtherChecks) {
@@ -364,15 +370,39 @@ export function checkIndexes(differences: IndexDifference[]): Check {
   return isHarmless ? warning('indexes', found, advice) : failed('indexes', found, advice)
 }
 
-async function checkLeftovers(db: Db): Promise<Check> {
-  const names = (await scratchCollections(db)).map((name) => SCRATCH_NAME.exec(name)?.[0] ?? name)
-  const prefixes = [...new Set(names)]
-  if (prefixes.length === 0) return ok('leftovers', 'No earlier doctor has left collections here.')
-  return warning(
-    'leftovers',
-    `Another doctor was killed or still runs: ${prefixes.map((name) => `${name}*`).join(', ')}.`,
-    'If no other doctor is running, drop these collections.',
-  )
+/** Drops the collections of doctors that were killed. Those of one that may still run are named. */
+async function clearLeftovers(facts: Facts): Promise<Check> {
+  const { db } = facts
+  const names = await scratchCollections(db)
+  const isLeft = (name: string) => isWritable(facts) && isAbandoned(name, facts)
+  const left = names.filter(isLeft)
+  for (const name of left) await run(startDeadline(), () => db.collection(name).drop())
+  const dropped = left.length === 0 ? [] : [`Dropped those of a killed doctor: ${groups(left)}.`]
+  const others = names.filter((name) => !isLeft(name))
+  if (others.length > 0) {
+    return warning(
+      'leftovers',
+      [...dropped, `Another doctor was killed or still runs: ${groups(others)}.`].join(' '),
+      `If it was killed, a doctor that starts ${LEFTOVER_AGE_MS / 60_000} minutes later drops them.`,
+    )
+  }
+  return ok('leftovers', dropped[0] ?? 'No earlier doctor has left collections here.')
+}
+
+function isAbandoned(name: string, { hello }: Facts): boolean {
+  const [, seconds = ''] = SCRATCH_NAME.exec(name) ?? []
+  return hello.localTime.getTime() - Number.parseInt(seconds, 16) * 1_000 > LEFTOVER_AGE_MS
+}
+
+/** The prefixes of the names, one for each doctor. */
+function groups(names: string[]): string {
+  const prefixes = new Set(names.map((name) => `${SCRATCH_NAME.exec(name)?.[0]}*`))
+  return [...prefixes].join(', ')
+}
+
+function scratchPrefix({ hello }: Facts): string {
+  const seconds = Math.floor(hello.localTime.getTime() / 1_000)
+  return `${SCRATCH}${seconds.toString(16).padStart(8, '0')}${randomBytes(4).toString('hex')}_`
 }
 
 async function scratchCollections(db: Db, prefix = SCRATCH_NAME): Promise<string[]> {
@@ -407,7 +437,7 @@ type Trial = Pick<StoreReport, 'checks' | 'plans' | 'latencies'>
 /** Calls every verb on scratch collections, which are dropped whatever happens. */
 async function tryVerbs(facts: Facts, signal: AbortSignal): Promise<Trial> {
   const { url, db, engine } = facts
-  const prefix = `${SCRATCH}${randomBytes(6).toString('hex')}_`
+  const prefix = scratchPrefix(facts)
   const watched = explainCommands(db, prefix, engine.isMongod)
   const trial: Run = { prefix, signal, watched, samples: new Map(), failedVerb: null }
   const { samples } = trial
@@ -466,6 +496,7 @@ interface Run {
 
 async function runVerbs({ url }: Facts, trial: Run): Promise<void> {
   const { prefix, signal, watched } = trial
+  const deadline = startDeadline(TRIAL_DEADLINE_MS)
   const connection = await openDatabase(url, 'online', { names: collectionNames(prefix) })
   connection.client.on('commandStarted', watched.note)
   const store = await storeOn(connection, {
@@ -477,6 +508,9 @@ async function runVerbs({ url }: Facts, trial: Run): Promise<void> {
       timed(store, trial, async () => {
         await watched.explainNew()
         signal.throwIfAborted()
+        if (deadline.leftMs() <= 0) {
+          throw new StoreUnavailable('the verbs took longer than 5 minutes')
+        }
       }),
     )
   } finally {

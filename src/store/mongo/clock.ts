@@ -36,8 +36,10 @@ export async function startClock(client: MongoClient): Promise<MongoClock> {
     try {
       const fresh = await sample(client, GOOD_HALF_TRIP_MS)
       const changeMs = Math.abs(fresh.offsetMs - estimate.offsetMs)
-      // Within the error of both, the old estimate is as good, and keeping it avoids a step.
-      if (changeMs > fresh.errorMs + estimate.errorMs) estimate = fresh
+      // A less exact estimate shows only a change that is larger than the error of both. A more
+      // exact one replaces that of a start on a busy machine, which can be hundreds of ms off.
+      const isMoreExact = fresh.errorMs < estimate.errorMs
+      if (isMoreExact || changeMs > fresh.errorMs + estimate.errorMs) estimate = fresh
       setBack.note(estimate.offsetMs)
     } catch {
       // The store is away: the monotonic clock continues until the next refresh.

@@ -1,11 +1,16 @@
 // Reads the record of every job in the store at the end of a run, as any client does.
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { AttemptRecord, JobRecord } from './history.ts'
 import type { Answer, WorkClient } from './work-client.ts'
 
 const PAGE_SIZE = 100
 const READS_AT_ONCE = 32
-/** How often a read is sent that gets no response: all faults are over, but the machine may be busy. */
+/**
+ * How often a read is sent until it gets another response than a 503. All faults are over by then,
+ * but the store may be slower than the deadline of the API. The 503 for a missing payload stays.
+ */
 const READ_TRIES = 5
+const READ_AGAIN_MS = 500
 
 /** All jobs, including those that the client does not know. */
 export async function readRecords(client: WorkClient): Promise<JobRecord[]> {
@@ -66,11 +71,12 @@ async function mustAnswer(client: WorkClient, path: string) {
 }
 
 async function read(client: WorkClient, path: string): Promise<Answer | null> {
-  let answer: Answer | null = null
-  for (let tries = 0; answer === null && tries < READ_TRIES; tries++) {
-    answer = await client.request('GET', path)
+  for (let tries = 1; ; tries++) {
+    const answer = await client.request('GET', path)
+    const isTransient = answer === null || answer.status === 503
+    if (!isTransient || tries === READ_TRIES) return answer
+    await sleep(READ_AGAIN_MS)
   }
-  return answer
 }
 
 function bodyOf(answer: Answer | null, path: string): Answer['body'] {

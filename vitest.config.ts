@@ -1,23 +1,51 @@
-// Two at once: most tests wait more than they work. More would make the timing of real processes
-// suffer on two cores.
+// Two cores serve three test files at once, because most files wait more than they work. Those that
+// measure times, or keep both cores busy, run two at a time when the others are done.
 import { defineConfig } from 'vitest/config'
 import { BaseSequencer, type TestSpecification } from 'vitest/node'
 
-/**
- * Those that take longest, begun first: vitest sorts by size of the file, and one of these that
- * begins last leaves the other worker idle for a minute.
- */
-const SLOWEST = [
-  'test/model/store-model.test.ts',
-  'test/contract/lifecycle-grid.test.ts',
-  'test/store/same-records.test.ts',
-  'test/model/lease-model.test.ts',
-  'test/end-to-end/observability.test.ts',
-  'test/contract/ordering.test.ts',
-  'test/cli/apply.test.ts',
-  'test/api/job-commands.test.ts',
+const TIMED = [
+  'test/end-to-end/{dead-worker,first-job,hostile-receivers,many-endpoints,no-worker}.test.ts',
+  'test/end-to-end/{restarts,retries,stop-without-store,store-outage,store-removed}.test.ts',
+  'test/end-to-end/{throttling,upkeep}.test.ts',
+  'test/hostile/{heavy-bodies,slow-clients,strangers}.test.ts',
+  'test/metrics/tracing.test.ts',
+  'test/routes/{overload,slow-store}.test.ts',
+  'test/schedule/{cron,scheduler-outage,timing}.test.ts',
+  'test/store/{mongo-clock,mongo-outage,sqlite-sharing}.test.ts',
+  'test/webhook/{reused-lines,send,torture}.test.ts',
+  'test/workers/{slow-store,write-pacer}.test.ts',
 ]
 
+/**
+ * Those that take longest, begun first: vitest sorts by size of the file, and one of these that
+ * begins last leaves the other workers idle for a minute.
+ */
+const SLOWEST = [
+  'test/store/mongo-elections.test.ts',
+  'test/examples/handlers.test.ts',
+  'test/end-to-end/start-command.test.ts',
+  'test/end-to-end/clock-ahead.test.ts',
+  'test/store/mongo-doctor.test.ts',
+  'test/outbox/kill-windows.test.ts',
+  'test/store/same-records.test.ts',
+  'test/store/mongo-migration.test.ts',
+  'test/hostile/names.test.ts',
+  'test/hostile/fields.test.ts',
+  'test/cli/examples.test.ts',
+  'test/cli/failures.test.ts',
+  'test/dashboard/overview.test.ts',
+  'test/end-to-end/minute-stats.test.ts',
+  'test/end-to-end/idle-workers.test.ts',
+  'test/store/sqlite-crashes.test.ts',
+  'test/contract/lifecycle-grid.test.ts',
+  'test/model/store-model.test.ts',
+  'test/model/lease-model.test.ts',
+  'test/hostile/heavy-bodies.test.ts',
+  'test/end-to-end/store-outage.test.ts',
+  'test/end-to-end/store-removed.test.ts',
+]
+
+/** Vitest calls it once for each project. */
 class SlowestFirst extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
     const rank = ({ moduleId }: TestSpecification) => {
@@ -30,16 +58,25 @@ class SlowestFirst extends BaseSequencer {
 
 export default defineConfig({
   test: {
-    include: ['test/**/*.test.ts'],
-    // npm run test:long.
-    exclude: ['test/long/**'],
     globalSetup: ['test/support/global-setup.ts'],
     testTimeout: 20_000,
     hookTimeout: 60_000,
     pool: 'forks',
-    maxWorkers: 2,
     // Files share a process: to load the code again for each would take a tenth of the time.
     isolate: false,
     sequence: { sequencer: SlowestFirst },
+    projects: [
+      {
+        test: {
+          name: 'all',
+          include: ['test/**/*.test.ts'],
+          // test/long: npm run test:long.
+          exclude: ['test/long/**', ...TIMED],
+          maxWorkers: 3,
+          sequence: { groupOrder: 0 },
+        },
+      },
+      { test: { name: 'timed', include: TIMED, maxWorkers: 2, sequence: { groupOrder: 1 } } },
+    ],
   },
 })

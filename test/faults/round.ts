@@ -10,10 +10,15 @@ export interface Round {
   title: string
   engines: readonly Engine[]
   /**
-   * The engines on which the short form runs this round: the short form has four minutes in all.
+   * The engines on which the short form runs this round: the short form has three minutes in all.
    * Absent: all engines of the round.
    */
   shortOn?: readonly Engine[]
+  /**
+   * It measures a rate or a short time, or keeps both cores busy: in the short form it runs beside
+   * no other round.
+   */
+  isAlone?: true
   settings: RoundSettings
   /** Settings for one engine only. */
   settingsOf?: Partial<Record<Engine, RoundSettings>>

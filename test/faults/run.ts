@@ -14,6 +14,8 @@ const DEFAULT_SETTINGS = { leaseMs: 2_000, sweepMs: 250, pollMs: 100 }
 /** The time that a shared machine, and a store that takes 10 ms for each write, may add to D4. */
 const NOISE_MS = 5_000
 const DEFAULT_MINUTES = 3
+/** In the short form, this many rounds run at a time: most of them wait more than they work. */
+const SHORT_LANES = 2
 const USAGE = `npm run test:faults -- [--short] [--store sqlite|mongo] [--minutes n] [--seed s]
                        [--round name]... [--json file] [--histories folder]
 
@@ -38,6 +40,11 @@ export interface RoundReport {
   violations: Violation[]
   /** Broken promises of the round itself, moments that were not met, and errors of the run. */
   complaints: string[]
+}
+
+interface Play {
+  round: Round
+  engine: Engine
 }
 
 /** The content of a --json file. */
@@ -99,6 +106,30 @@ function keepHistory(folder: string, round: Round, history: History): void {
   mkdirSync(folder, { recursive: true })
   const name = `${round.name}-${history.engine}-${history.seed}.json`
   writeFileSync(join(folder, name), JSON.stringify(history))
+}
+
+/** @param isWhole a round that is named runs, even if it is not in the short form */
+function playsOf(rounds: Round[], engines: Engine[], isWhole: boolean): Play[] {
+  return engines.flatMap((engine) =>
+    rounds
+      .filter(({ engines: all, shortOn = all }) => (isWhole ? all : shortOn).includes(engine))
+      .map((round) => ({ round, engine })),
+  )
+}
+
+/** Plays all of them, a number of them at a time. */
+async function playAll(
+  plays: Play[],
+  lanes: number,
+  playNext: (play: Play) => Promise<void>,
+): Promise<void> {
+  const queue = [...plays]
+  async function lane(): Promise<void> {
+    for (let play = queue.shift(); play !== undefined; play = queue.shift()) await playNext(play)
+  }
+  // If one round throws, the others must still end their processes.
+  const ended = await Promise.allSettled(Array.from({ length: lanes }, lane))
+  for (const one of ended) if (one.status === 'rejected') throw one.reason
 }
 
 function print(report: RoundReport): void {
@@ -167,21 +198,20 @@ async function main(): Promise<number> {
     ...{ date: new Date().toISOString().slice(0, 10), machine: machine(), reports: [] },
     ...{ mongoEngine: mongo?.engine ?? null, command: `npm run test:faults -- ${words}` },
   }
+  const plays = playsOf(rounds, engines, form.isLong || values.round !== undefined)
+  async function playNext({ round, engine }: Play): Promise<void> {
+    const seed = Number(values.seed)
+    const report = await playRound(round, engine, seed, form, mongo, values.histories)
+    print(report)
+    run.reports.push(report)
+    // Written after each round, so that a long run that is interrupted leaves results.
+    if (values.json) writeFileSync(values.json, `${JSON.stringify(run, null, 2)}\n`)
+  }
   try {
-    for (const engine of engines) {
-      for (const round of rounds) {
-        // A round that is named runs, even if it is not in the short form.
-        const isWhole = form.isLong || values.round !== undefined
-        const on = isWhole ? round.engines : (round.shortOn ?? round.engines)
-        if (!on.includes(engine)) continue
-        const seed = Number(values.seed)
-        const report = await playRound(round, engine, seed, form, mongo, values.histories)
-        print(report)
-        run.reports.push(report)
-        // Written after each round, so that a long run that is interrupted leaves results.
-        if (values.json) writeFileSync(values.json, `${JSON.stringify(run, null, 2)}\n`)
-      }
-    }
+    const isShared = ({ round }: Play) => !form.isLong && !round.isAlone
+    await playAll(plays.filter(isShared), SHORT_LANES, playNext)
+    const alone = plays.filter((play) => !isShared(play))
+    await playAll(alone, 1, playNext)
   } finally {
     await mongo?.stop()
   }

@@ -37,6 +37,7 @@ export const calm: Round = {
   title: 'nothing at all, at 70 % load',
   engines: BOTH,
   shortOn: ['sqlite'],
+  isAlone: true,
   settings: { pollMs: POLL_MS, leaseMs: 5_000 },
   settingsOf: { mongo: { ...SLOW_STORE, pollMs: POLL_MS } },
   windows: [AT_70, DELAYED],

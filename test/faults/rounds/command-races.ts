@@ -23,6 +23,7 @@ export const commandRaces: Round = {
   title: 'cancel, retry, delete, rotate, replace and pause racing deliveries',
   engines: BOTH,
   shortOn: ['sqlite'],
+  isAlone: true,
   settings: { leaseMs: 2_000, sweepMs: 250, pollMs: 50 },
   settingsOf: { mongo: { ...SLOW_STORE, env: { WORKER_CONCURRENCY: '32' } } },
   windows: [

@@ -35,6 +35,7 @@ export const hangingEndpoints: Round = {
   title: 'one endpoint that hangs, then two, with a backlog each',
   engines: BOTH,
   shortOn: [],
+  isAlone: true,
   settings: { pollMs: 100, leaseMs: 5_000, env: { WORKER_CONCURRENCY: `${CONCURRENCY.sqlite}` } },
   settingsOf: { mongo: SLOW_STORE },
   windows: [ONE_HANGS, TWO_HANG],

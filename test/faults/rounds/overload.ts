@@ -57,6 +57,7 @@ export const overload: Round = {
   title: 'ten times the load the API can take',
   engines: BOTH,
   shortOn: [],
+  isAlone: true,
   settings: { pollMs: 100, leaseMs: 5_000 },
   settingsOf: { mongo: SLOW_STORE },
   windows: [REFUSED, ACCEPTED],

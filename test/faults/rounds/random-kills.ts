@@ -19,6 +19,7 @@ export const randomKills: Round = {
   name: 'random-kills',
   title: 'random kill −9 of any process',
   engines: BOTH,
+  isAlone: true,
   settings: { leaseMs: 2_000, sweepMs: 250, pollMs: 100 },
   settingsOf: { mongo: SLOW_STORE },
   windows: [WORKER_KILLED, API_KILLED],

@@ -34,6 +34,7 @@ export const sameKey: Round = {
   name: 'same-key',
   title: 'fifty identical enqueues at once, the API killed among them',
   engines: BOTH,
+  isAlone: true,
   settings: { pollMs: 50 },
   settingsOf: { mongo: { ...SLOW_STORE, pollMs: 50 } },
   windows: [AT_ONCE, API_KILLED],

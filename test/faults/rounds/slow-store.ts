@@ -81,6 +81,7 @@ export const slowStores: readonly Round[] = SETTINGS.map(
   ({ name, title, slowMs, leaseMs, engines, shortOn }) => ({
     ...{ name, title: `a storm on a slow store: ${title}`, engines, shortOn },
     settings: { leaseMs, sweepMs: 250, pollMs: 100 },
+    isAlone: true,
     windows: [KILLED, STORM_LOAD],
     play: (fixture, form) => play(fixture, form, slowMs[fixture.engine]),
   }),

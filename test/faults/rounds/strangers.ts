@@ -51,6 +51,7 @@ export const strangers: Round = {
     'unfinished bodies, pipelines, unread answers, large junk and many connections without a key',
   engines: BOTH,
   shortOn: ['sqlite'],
+  isAlone: true,
   settings: { pollMs: 100, leaseMs: 5_000 },
   settingsOf: { mongo: SLOW_STORE },
   windows: [...KINDS.map(windowOf), ACCEPTED],

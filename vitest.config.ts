@@ -1,5 +1,5 @@
-// Two cores serve three test files at once, because most files wait more than they work. Those that
-// measure times, or keep both cores busy, run two at a time when the others are done.
+// Two cores serve four test files at a time, because most files wait more than they work. Those
+// that measure times, or keep both cores busy, run three at a time when the others are done.
 import { defineConfig } from 'vitest/config'
 import { BaseSequencer, type TestSpecification } from 'vitest/node'
 
@@ -72,11 +72,11 @@ export default defineConfig({
           include: ['test/**/*.test.ts'],
           // test/long: npm run test:long.
           exclude: ['test/long/**', ...TIMED],
-          maxWorkers: 3,
+          maxWorkers: 4,
           sequence: { groupOrder: 0 },
         },
       },
-      { test: { name: 'timed', include: TIMED, maxWorkers: 2, sequence: { groupOrder: 1 } } },
+      { test: { name: 'timed', include: TIMED, maxWorkers: 3, sequence: { groupOrder: 1 } } },
     ],
   },
 })

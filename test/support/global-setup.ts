@@ -1,6 +1,8 @@
-// Starts one MongoDB for the whole test run and hands its URL to every test file.
+// Starts one MongoDB for the whole test run and hands its URL to every test file. Makes the bundle
+// from which all files start their servers.
 import type { TestProject } from 'vitest/node'
-import { type MongoEngine, startMongo } from './mongo.ts'
+import { bundleServers } from './bundle.ts'
+import { databaseUrl, type MongoEngine, startMongo } from './mongo.ts'
 
 declare module 'vitest' {
   export interface ProvidedContext {
@@ -14,5 +16,9 @@ export default async function setup(project: TestProject): Promise<() => Promise
   const running = await startMongo({ inMemory: true })
   project.provide('mongoUrl', running.url)
   project.provide('mongoEngine', running.engine)
-  return running.stop
+  const removeBundle = await bundleServers(databaseUrl(running.url, 'test-bundle'))
+  return async () => {
+    await running.stop()
+    await removeBundle()
+  }
 }

@@ -9,6 +9,8 @@ import { until } from './until.ts'
 const CLI = join(import.meta.dirname, '../../cli/posthorn.ts')
 /** A cache of compiled code: without it a third of each start would be compilation. */
 export const COMPILE_CACHE = join(tmpdir(), 'posthorn-compile-cache')
+/** The variables with the paths of bundle.ts. Absent: servers run from the source, too. */
+export const SERVERS = { cli: 'POSTHORN_TEST_SERVERS', cache: 'POSTHORN_TEST_SERVERS_CACHE' }
 const START_DEADLINE_MS = 60_000
 const STOP_DEADLINE_MS = 35_000
 
@@ -30,8 +32,9 @@ export interface Process {
 }
 
 export function runPosthorn(words: string[], env: Record<string, string>, cwd?: string): Process {
-  const child = spawn(process.execPath, [CLI, ...words], {
-    env: { PATH: process.env.PATH as string, NODE_COMPILE_CACHE: COMPILE_CACHE, ...env },
+  const { cli, cache } = programOf(words)
+  const child = spawn(process.execPath, [cli, ...words], {
+    env: { PATH: process.env.PATH as string, NODE_COMPILE_CACHE: cache, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
     ...(cwd === undefined ? {} : { cwd }),
   })
@@ -70,4 +73,14 @@ export function runPosthorn(words: string[], env: Record<string, string>, cwd?: 
       return child.exitCode
     },
   }
+}
+
+function programOf([command]: string[]): { cli: string; cache: string } {
+  const cli = process.env[SERVERS.cli]
+  const cache = process.env[SERVERS.cache]
+  const isServer = command === 'api' || command === 'worker'
+  if (cli === undefined || cache === undefined || !isServer) {
+    return { cli: CLI, cache: COMPILE_CACHE }
+  }
+  return { cli, cache }
 }

@@ -1,0 +1,49 @@
+// The API and the worker as one bundle of the source. To find and to link their modules takes more
+// than half of the CPU time of a start, and a run of the tests starts hundreds of processes.
+// `posthorn start` and the other commands run from the source (process.ts).
+import { mkdir, mkdtemp, rm, symlink } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { rolldown } from 'rolldown'
+import { runPosthorn, SERVERS } from './process.ts'
+
+const ROOT = join(import.meta.dirname, '../..')
+/** What the servers read beside their code. */
+const FILES = ['package.json', 'dashboard', 'openapi', 'node_modules']
+
+/**
+ * Makes the bundle. From now on runPosthorn() starts servers from it, also in the processes that
+ * this one starts. Returns what removes it.
+ */
+export async function bundleServers(storeUrl: string): Promise<() => Promise<void>> {
+  const folder = await mkdtemp(join(tmpdir(), 'posthorn-bundle-'))
+  // The path of an installed package: a response with a stack trace is found by its node_modules.
+  const home = join(folder, 'node_modules', 'posthorn')
+  await mkdir(home, { recursive: true })
+  for (const name of FILES) await symlink(join(ROOT, name), join(home, name))
+  const bundle = await rolldown({
+    input: join(ROOT, 'cli/posthorn.ts'),
+    platform: 'node',
+    logLevel: 'silent',
+  })
+  const { output } = await bundle.write({ dir: join(home, 'cli') })
+  await bundle.close()
+  process.env[SERVERS.cli] = join(home, 'cli', output[0].fileName)
+  process.env[SERVERS.cache] = join(folder, 'compile-cache')
+  await fillCache(storeUrl)
+  return async () => {
+    delete process.env[SERVERS.cli]
+    delete process.env[SERVERS.cache]
+    await rm(folder, { recursive: true, force: true })
+  }
+}
+
+/** Node writes the cache of compiled code at a clean exit, and most tests kill their processes. */
+async function fillCache(storeUrl: string): Promise<void> {
+  const env = { STORE_URL: storeUrl, ENCRYPTION_KEY: Buffer.alloc(32, 1).toString('base64') }
+  const api = runPosthorn(['api'], { ...env, PORT: '0' })
+  await api.logged('api.listening')
+  const worker = runPosthorn(['worker'], env)
+  await worker.logged('worker.started')
+  await Promise.all([api.stop(), worker.stop()])
+}

@@ -8,7 +8,7 @@ import { keepLoaded } from '../work-load.ts'
 const WORKERS = 3
 const KILL_EVERY_MS = [500, 3_000] as const
 /** The stand-in for MongoDB takes about 10 ms for each write. */
-const SHORT_JOBS = { sqlite: 16_000, mongo: 400 }
+const SHORT_JOBS = { sqlite: 8_000, mongo: 400 }
 const MOST_TIMES = 8
 /** In the long form the load depends on the time, but is limited by memory. */
 const LONG_JOBS = { sqlite: 500_000, mongo: 50_000 }

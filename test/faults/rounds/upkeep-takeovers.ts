@@ -22,6 +22,7 @@ export const upkeepTakeovers: Round = {
   title: 'the worker that does the upkeep killed −9, again and again',
   engines: BOTH,
   shortOn: ['sqlite'],
+  isAlone: true,
   settings: { leaseMs: 2_000, sweepMs: 250, pollMs: 100 },
   settingsOf: { mongo: SLOW_STORE },
   windows: [HOLDER_KILLED],

@@ -14,8 +14,8 @@ const BLOCK = 1_000
 const KEY = 'fences'
 /** The file of a copy that `posthorn backup` has made, which counts as a copy wherever it is. */
 const NO_FILE = ''
-/** The first fences of a copy count seconds from here, so that they fit into 31 bits for decades. */
-const COPIES_SINCE = Date.UTC(2026, 0)
+/** Fences after a loss count seconds from here, so that they fit into 31 bits for decades. */
+const SECONDS_SINCE = Date.UTC(2026, 0)
 
 interface Reservation {
   /** No fence above this one was given before the last power loss. */
@@ -26,10 +26,20 @@ interface Reservation {
   undone: { seq: number; until: number } | null
 }
 
-interface StoredReservation extends Reservation {
-  /** The start of the machine, and the file, for which it was made. */
+/** A start of the machine, and a file. */
+interface Opener {
   boot: number
+  /** The inode: a double does not hold each number of each file system. */
   file: string
+  /**
+   * When the file was created, because the inode of a removed file is given to the next one. null:
+   * not known.
+   */
+  born: string | null
+}
+
+/** With the opener for which it was made. */
+interface StoredReservation extends Reservation, Opener {
   /**
    * How many processes have opened the file since that start and have not closed it. 0: each has
    * closed it, and that write was not lost, so none was. The log of SQLite does not prove that:
@@ -42,8 +52,7 @@ type Parts = Pick<Database, 'connection' | 'clock'>
 
 /** Registers this process. Called before its first claim. */
 export async function openFences({ connection, clock }: Parts, path: string): Promise<Fences> {
-  // A double does not hold each inode number of each file system.
-  const opener = { boot: clock.boot, file: String(statSync(path, { bigint: true }).ino) }
+  const opener = { boot: clock.boot, ...identify(path) }
   let reservation = await connection.write<Reservation>('full', () => {
     const stored = read(connection)
     const opened = openedBy(opener, stored, () => undoneBy({ connection, clock }, stored))
@@ -80,7 +89,7 @@ export async function openFences({ connection, clock }: Parts, path: string): Pr
     },
     noteClose() {
       const stored = read(connection)
-      if (stored?.file !== opener.file || stored.boot !== opener.boot) return
+      if (stored === null || !isSameFile(stored, opener) || stored.boot !== opener.boot) return
       write(connection, { ...stored, openCount: Math.max(0, stored.openCount - 1) })
     },
   }
@@ -99,26 +108,40 @@ function write(
   return stored
 }
 
+function identify(path: string): Pick<Opener, 'file' | 'born'> {
+  const { ino, birthtimeNs, ctimeNs } = statSync(path, { bigint: true })
+  // Where the system does not say when a file was created, Node returns its last change.
+  return { file: String(ino), born: birthtimeNs === ctimeNs ? null : String(birthtimeNs) }
+}
+
+function isSameFile(one: Opener, other: Opener): boolean {
+  const mayBeSame = one.born === null || other.born === null || one.born === other.born
+  return one.file === other.file && mayBeSame
+}
+
 /** @param undone called only if claims may be undone */
 function openedBy(
-  opener: Pick<StoredReservation, 'boot' | 'file'>,
+  opener: Opener,
   stored: StoredReservation | null,
   undone: () => NonNullable<Reservation['undone']>,
 ): StoredReservation {
   if (stored === null) return { base: 0, limit: BLOCK, undone: null, ...opener, openCount: 1 }
-  const isCopy = stored.file !== opener.file
-  if (!isCopy && stored.boot === opener.boot) return { ...stored, openCount: stored.openCount + 1 }
-  if (!isCopy && stored.openCount === 0) return { ...stored, ...opener, openCount: 1 }
-  const base = Math.max(stored.limit, isCopy ? firstOfCopy() : 0)
+  const isSame = isSameFile(stored, opener)
+  if (isSame && (stored.boot === opener.boot || stored.openCount === 0)) {
+    const openCount = stored.boot === opener.boot ? stored.openCount + 1 : 1
+    return { ...stored, ...opener, born: opener.born ?? stored.born, openCount }
+  }
+  const base = Math.max(stored.limit, secondsNow())
   return { base, limit: base + BLOCK, undone: undone(), ...opener, openCount: 1 }
 }
 
 /**
- * The store of which this file is a copy may have reserved more since. It has then given smaller
- * fences than this one, unless it claimed one job more often than once a second.
+ * The store of which this file is a copy may have reserved more since, and so may a disk of which
+ * this one is a snapshot. They have then given smaller fences, unless they claimed one job more
+ * often than once a second.
  */
-function firstOfCopy(): number {
-  return Math.floor((Date.now() - COPIES_SINCE) / 1_000)
+function secondsNow(): number {
+  return Math.floor((Date.now() - SECONDS_SINCE) / 1_000)
 }
 
 /** Instants of before the loss count, too: the clock of the machine may start with an earlier time. */

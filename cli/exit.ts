@@ -54,7 +54,7 @@ export function errorMessage(
 function otherFailure(error: unknown, isServer: boolean): string {
   const isKnown = error instanceof StoreUnusable || error instanceof StoreUnavailable
   if (isKnown) return isServer ? `posthorn cannot start: ${error.message}` : error.message
-  if (error instanceof ListenFailed) return `posthorn cannot listen there: ${error.message}`
+  if (error instanceof ListenFailed) return `posthorn cannot listen: ${error.message}`
   const whole = error instanceof Error ? error.stack : error
   return `posthorn failed${isServer ? ' to start' : ''}: ${whole}`
 }

@@ -11,8 +11,9 @@ const AFTERWORD = `posthorn COMMAND --help prints the options of a command, and 
 
 A server reads its settings from the environment (the README lists them): STORE_URL, HOST, PORT,
 API_KEYS, … For example: PORT=9000 posthorn start
-All other commands call the server at POSTHORN_URL (default http://127.0.0.1:8080) with the API key
-in POSTHORN_KEY (none in local mode).
+doctor, migrate, backup and vacuum open the store of STORE_URL themselves. All other commands call
+the server at POSTHORN_URL (default http://127.0.0.1:8080) with the API key in POSTHORN_KEY (none in
+local mode).
 
 ${EXIT_CODES}
 `

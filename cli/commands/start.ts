@@ -30,7 +30,7 @@ interface Child {
 }
 
 export const command = action({
-  summary: 'Run one API and one worker, restarted when they crash; reads .env',
+  summary: 'Run an API and workers, restarted when they crash; reads .env',
   arguments: [],
   options: {
     workers: {
@@ -39,8 +39,8 @@ export const command = action({
       help: `run N worker processes, 1 to ${MAX_WORKERS}; default 1`,
     },
   },
-  details: `Of several workers, each has its number at the end of its WORKER_ID, as in ID-1 and
-ID-2, and the port after that of the one before, from WORKER_PORT on.`,
+  details: `With several workers, WORKER_ID and WORKER_PORT apply like this: the workers are named
+ID-1, ID-2 and so on; the first serves WORKER_PORT, and each further one the next port.`,
   examples: ['PORT=9000 posthorn start', 'PORT=9000 posthorn start --workers 2'],
   async run({ values }) {
     await start(wholeNumber('--workers', values.workers ?? '1', 1, MAX_WORKERS))
@@ -133,6 +133,10 @@ function keepRunning(command: string, settings: Settings): Child {
     })
     current.once('exit', (code, signal) => {
       if (isStopping || !wasUp) {
+        // A process that failed has said why, but not one that the system killed.
+        if (!isStopping && signal !== null) {
+          printError(`posthorn ${command} was killed by ${signal} before it was ready; stopping`)
+        }
         up.reject(code ?? 1)
         ended.resolve()
         return

@@ -20,7 +20,7 @@ export async function listenAt<T>(
     const { code, message } = error as NodeJS.ErrnoException
     if (TAKEN.has(code)) {
       const advice = `Set HOST and ${portSetting} to a free address of this machine.`
-      throw new ListenFailed(`${message}. ${advice}`, { cause: error })
+      throw new ListenFailed(`${message.replace(/^listen /, '')}. ${advice}`, { cause: error })
     }
     if (!UNKNOWN_HOST.has(code)) throw error
     const expected = 'expected an address or a name of this machine, like 127.0.0.1'

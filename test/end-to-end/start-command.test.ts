@@ -12,6 +12,7 @@ import {
 import { createServer, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { DatabaseSync } from 'node:sqlite'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { COMPILE_CACHE, type Process, runPosthorn } from '../support/process.ts'
 import { until } from '../support/until.ts'
@@ -301,7 +302,7 @@ describe('posthorn start --workers', { timeout: 90_000 }, () => {
     const one = start(['start', '--workers', '2'], { WORKER_PORT: String(port) })
     await until(() => one.child.exitCode !== null, START_DEADLINE_MS)
     expect(one.child.exitCode).toBe(1)
-    expect(one.stderr()).toMatch(/cannot listen.*HOST and WORKER_PORT/)
+    expect(one.stderr()).toMatch(/cannot listen: EADDRINUSE: .*HOST and WORKER_PORT/)
     expect(one.stderr()).not.toContain('curl')
     await new Promise((resolve) => taken.close(resolve))
   })
@@ -371,6 +372,22 @@ describe('what cannot start says why, and exits', () => {
     const taken = { WORKER_PORT: String(port) }
     await expectFailure(['worker'], taken, 1, /cannot listen.*HOST and WORKER_PORT/)
     server.close()
+  })
+
+  it('a process that is killed before it is ready: 1', async () => {
+    const api = start(['api'])
+    await api.logged('api.listening')
+    await api.stop()
+    // With this lock no process gets ready.
+    const lock = new DatabaseSync(join(directory, 'data/posthorn.db'))
+    lock.exec('begin immediate')
+    const one = start(['start', '--workers', '2'])
+    await until(() => childrenOf(one).length === 1)
+    process.kill(childrenOf(one)[0] as number, 'SIGKILL')
+    await until(() => one.child.exitCode !== null)
+    expect(one.child.exitCode).toBe(1)
+    expect(one.stderr()).toContain('posthorn api was killed by SIGKILL before it was ready')
+    lock.close()
   })
 
   it('an unknown host: 2', async () => {

@@ -190,6 +190,9 @@ function createServer(
       metrics.onRefused(reply.statusCode, request.method)
     },
     forceCloseConnections: 'idle',
+    // The store is open until each connection is closed, so a request that comes on an open one
+    // while the API stops is served. Fastify would send a 503 that is not problem+json.
+    return503OnClosing: false,
   })
   watchConnections(app.server, limits, (status) => metrics.onRefused(status))
   // This listener comes before all others: then the active span is that of the HTTP server, not

@@ -1,4 +1,5 @@
 // The promise of durability: whichever process stops and starts, jobs wait, and are done in time.
+import { connect } from 'node:net'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { type Deployment, deploy } from '../support/deployment.ts'
 import { ENGINES } from '../support/engines.ts'
@@ -88,5 +89,43 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect(await api.stop()).toBe(0)
     expect((await waiting).body.state).toBe('queued')
     expect(api.log.map(({ msg }) => msg)).not.toContain('api.closing_connections')
+  })
+
+  it('a request that comes on an open connection while the API stops is served', async () => {
+    const api = await posthorn.startApi()
+    const { hostname, port } = new URL(posthorn.url())
+    const isListening = () =>
+      new Promise<boolean>((resolve) => {
+        const probe = connect(Number(port), hostname)
+        probe.once('error', () => resolve(false))
+        probe.once('connect', () => {
+          probe.destroy()
+          resolve(true)
+        })
+      })
+    const request = (method: string, path: string, body: string) =>
+      `${method} ${path} HTTP/1.1\r\nhost: ${hostname}:${port}\r\n` +
+      `content-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n${body}`
+    const first = request('PUT', '/endpoints/work', JSON.stringify({ url: receiver.url }))
+    const second = request('POST', '/jobs', '{"endpoint":"work","payload":1}')
+
+    // A request whose body is not complete keeps the connection open.
+    const socket = connect(Number(port), hostname)
+    let responses = ''
+    socket.on('data', (chunk) => {
+      responses += chunk
+    })
+    socket.write(`${request('GET', '/health/live', '')}${first.slice(0, -1)}`)
+    await until(() => responses.includes('200 OK'))
+    const stopped = api.stop()
+    await until(async () => !(await isListening()))
+    socket.write(first.slice(-1) + second)
+    expect(await stopped).toBe(0)
+    expect(responses.match(/HTTP\/1\.1 \d+/g)).toEqual([
+      'HTTP/1.1 200',
+      'HTTP/1.1 201',
+      'HTTP/1.1 201',
+    ])
+    expect(responses).toMatch(/connection: close/i)
   })
 })

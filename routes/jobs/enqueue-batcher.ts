@@ -1,8 +1,8 @@
 // Group commit for enqueues: concurrent requests share one durable write.
 //
-// There is no timer. If no write is in progress, a job is written at the end of this turn of the
-// event loop. Otherwise it is written when the current write returns. So an idle API does not wait,
-// and under load batches form by themselves.
+// There is no timer. A job is written once a turn of the event loop brings no further job, or after
+// a few turns. While two writes are in progress, it waits for one of them to return. So an idle API
+// does not wait, and under load batches form by themselves.
 
 import type { BatchSize } from '../../src/batch-size.ts'
 import { AppError } from '../../src/errors.ts'
@@ -11,6 +11,8 @@ import { type EnqueueResult, STORE_DEADLINE_MS, type Store } from '../../src/sto
 import { StoreUnavailable } from '../../src/store/store-errors.ts'
 
 const MAX_WRITES_IN_FLIGHT = 2
+/** A turn of the event loop takes about a millisecond under load. */
+const MAX_GATHER_TURNS = 8
 const MAX_BATCH_BYTES = 1_048_576
 /** Limit of jobs that wait for a write. Beyond this limit requests are refused. */
 const MAX_WAITING_JOBS = 20_000
@@ -63,7 +65,8 @@ export function createEnqueueBatcher(
   function planFlush(): void {
     if (flushPlanned || writesInFlight >= MAX_WRITES_IN_FLIGHT || waiting.length === 0) return
     flushPlanned = true
-    setImmediate(() => {
+    const count = () => Math.min(waiting.length, size.limit)
+    onceGathered(count, () => {
       flushPlanned = false
       void flush(takeBatch())
     })
@@ -121,6 +124,16 @@ export function createEnqueueBatcher(
     enqueue: (job) => wait(job, false),
     enqueueMinimal: (job) => wait(job, true),
   }
+}
+
+/** Requests arrive in bursts, and a job costs less in a larger write. */
+function onceGathered(count: () => number, then: () => void): void {
+  function look(before: number, turns: number): void {
+    const now = count()
+    if (now > before && turns < MAX_GATHER_TURNS) setImmediate(look, now, turns + 1)
+    else then()
+  }
+  setImmediate(look, count(), 1)
 }
 
 function tooMuchWaits(): AppError {

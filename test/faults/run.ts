@@ -2,6 +2,7 @@
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { cpus, platform, tmpdir, totalmem } from 'node:os'
 import { join } from 'node:path'
+import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { parseArgs } from 'node:util'
 import { bundleServers } from '../support/bundle.ts'
 import { databaseUrl, type MongoEngine, type RunningMongo, startMongo } from '../support/mongo.ts'
@@ -19,6 +20,7 @@ const DEFAULT_MINUTES = 3
 const SHORT_LANES = 2
 /** A bundle of the servers takes as much time as it saves in three rounds. */
 const LEAST_PLAYS_TO_BUNDLE = 4
+const STALL_RESOLUTION_MS = 20
 const USAGE = `npm run test:faults -- [--short] [--store sqlite|mongo] [--minutes n] [--seed s]
                        [--round name]... [--json file] [--histories folder]
 
@@ -37,6 +39,11 @@ export interface RoundReport {
   engine: Engine
   seed: number
   seconds: number
+  /**
+   * How long this process stood still at a time. The receiver and the proxies of the store are in
+   * it, so a long stall cuts the workers off from both, and is in no log of faults.
+   */
+  longestStallMs: number
   windows: Record<string, number>
   measured: Record<string, number>
   figures: Figures | null
@@ -69,9 +76,11 @@ async function playRound(
 ): Promise<RoundReport> {
   const beganAtMs = nowMs()
   const report: RoundReport = {
-    ...{ round: round.name, title: round.title, engine, seed, seconds: 0 },
+    ...{ round: round.name, title: round.title, engine, seed, seconds: 0, longestStallMs: 0 },
     ...{ windows: {}, measured: {}, figures: null, violations: [], complaints: [] },
   }
+  const stalls = monitorEventLoopDelay({ resolution: STALL_RESOLUTION_MS })
+  stalls.enable()
   const settings = { ...DEFAULT_SETTINGS, ...round.settings, ...round.settingsOf?.[engine] }
   const fixture = await openFixture(
     { ...settings, engine, seed },
@@ -101,6 +110,8 @@ async function playRound(
       if (!fixture.windows.get(window)) report.complaints.push(`void: never met: ${window}`)
     }
   }
+  report.longestStallMs = Math.round(stalls.max / 1e6)
+  stalls.disable()
   report.seconds = Math.round((nowMs() - beganAtMs) / 1_000)
   return report
 }
@@ -162,6 +173,7 @@ function print(report: RoundReport): void {
     console.log(`    ${invariant}: ${message}`)
   for (const complaint of report.complaints) console.log(`    ${complaint}`)
   if (failed) {
+    console.log(`    the process of the suite stood still for up to ${report.longestStallMs} ms`)
     console.log(
       `    again: npm run test:faults -- --store ${engine} --seed ${seed} --round ${round}`,
     )

@@ -1,7 +1,7 @@
 // A worker must stop while the store accepts no writes. It ends in time, its log states what was
 // not stored, and the jobs are sent again.
 import { DatabaseSync } from 'node:sqlite'
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { describe, expect, it, type TestContext } from 'vitest'
 import { type Deployment, deploy } from '../support/deployment.ts'
 import { ENGINES } from '../support/engines.ts'
 import { startMongoProxy } from '../support/mongo-proxy.ts'
@@ -41,48 +41,57 @@ async function lockOf(storeUrl: string): Promise<Lock> {
   }
 }
 
+interface Fixture {
+  posthorn: Deployment
+  receiver: Receiver
+  store: Lock
+}
+
+// Most of their time, these tests wait for a process that gives up: they wait at the same time.
 describe.each(ENGINES)('on %s', { timeout: 60_000 }, (engine) => {
-  let posthorn: Deployment
-  let receiver: Receiver
-  let store: Lock
-  beforeEach(async () => {
-    posthorn = deploy(engine, { SHUTDOWN_GRACE: `${GRACE_MS}ms`, LEASE_DURATION: '2s' })
-    receiver = await startReceiver()
-    store = await lockOf(posthorn.env.STORE_URL as string)
+  async function setUp({ onTestFinished }: TestContext): Promise<Fixture> {
+    const posthorn = deploy(engine, { SHUTDOWN_GRACE: `${GRACE_MS}ms`, LEASE_DURATION: '2s' })
+    onTestFinished(() => posthorn.close())
+    const receiver = await startReceiver()
+    onTestFinished(() => receiver.close())
+    const store = await lockOf(posthorn.env.STORE_URL as string)
+    onTestFinished(() => store.unlock())
     await posthorn.startApi()
     await posthorn.endpoint('work', receiver.url)
-  })
-  afterEach(async () => {
-    await store.unlock()
-    await posthorn.close()
-    await receiver.close()
-  })
+    return { posthorn, receiver, store }
+  }
 
-  it.each([
+  it.concurrent.for([
     { title: 'an attempt in flight', first: 'hang' as const, awaited: 'worker.stopping' },
     { title: 'an attempt that has ended', first: { delayMs: 300 }, awaited: 'settle.failed' },
-  ])('$title: it ends in time with 1, and its job is sent again', async ({ first, awaited }) => {
-    receiver.answerWith([first, 200])
-    const worker = await posthorn.startWorker({ STORE_URL: store.url })
-    const job = (await posthorn.request('POST', '/jobs', { endpoint: 'work', payload: 1 })).body
-    await receiver.waitFor((requests) => requests.length === 1)
-    store.lock()
-    if (awaited !== 'worker.stopping') await worker.logged(awaited)
-    const askedAtMs = performance.now()
-    expect(await worker.stop()).toBe(1)
-    expect(performance.now() - askedAtMs).toBeLessThan(GRACE_MS + OVERRUN_MS + LATE_MS)
-    const last = worker.log.at(-1)
-    expect(last).toMatchObject({ msg: 'stop.timed_out', level: 'error', outcomes: 1 })
-    expect(last?.detail).toContain('sent again')
-    expect(worker.stderr()).toBe('')
+  ])(
+    '$title: it ends in time with 1, and its job is sent again',
+    async ({ first, awaited }, context) => {
+      const { posthorn, receiver, store } = await setUp(context)
+      receiver.answerWith([first, 200])
+      const worker = await posthorn.startWorker({ STORE_URL: store.url })
+      const job = (await posthorn.request('POST', '/jobs', { endpoint: 'work', payload: 1 })).body
+      await receiver.waitFor((requests) => requests.length === 1)
+      store.lock()
+      if (awaited !== 'worker.stopping') await worker.logged(awaited)
+      const askedAtMs = performance.now()
+      expect(await worker.stop()).toBe(1)
+      expect(performance.now() - askedAtMs).toBeLessThan(GRACE_MS + OVERRUN_MS + LATE_MS)
+      // A report that fails meanwhile may be logged after it.
+      const line = worker.log.find(({ msg }) => msg === 'stop.timed_out')
+      expect(line).toMatchObject({ level: 'error', outcomes: 1 })
+      expect(line?.detail).toContain('sent again')
+      expect(worker.stderr()).toBe('')
 
-    await store.unlock()
-    await posthorn.startWorker()
-    await posthorn.job(job.id, 'succeeded')
-    expect(receiver.requests).toHaveLength(2)
-  })
+      await store.unlock()
+      await posthorn.startWorker()
+      await posthorn.job(job.id, 'succeeded')
+      expect(receiver.requests).toHaveLength(2)
+    },
+  )
 
-  it('no attempt in flight: it ends within the same time', async () => {
+  it.concurrent('no attempt in flight: it ends within the same time', async (context) => {
+    const { posthorn, store } = await setUp(context)
     const worker = await posthorn.startWorker({ STORE_URL: store.url })
     store.lock()
     const askedAtMs = performance.now()
@@ -91,7 +100,8 @@ describe.each(ENGINES)('on %s', { timeout: 60_000 }, (engine) => {
     expect(worker.stderr()).toBe('')
   })
 
-  it('an API that cannot store its last counts logs how many were lost', async () => {
+  it.concurrent('an API that cannot store its last counts logs how many were lost', async (context) => {
+    const { posthorn, store } = await setUp(context)
     const api = await posthorn.startApi({ STORE_URL: store.url })
     await posthorn.request('PUT', '/endpoints/pulled', { url: null })
     await posthorn.request('POST', '/jobs', { endpoint: 'pulled', payload: 1 })

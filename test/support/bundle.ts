@@ -21,12 +21,15 @@ export async function bundleServers(storeUrl: string): Promise<() => Promise<voi
   const home = join(folder, 'node_modules', 'posthorn')
   await mkdir(home, { recursive: true })
   for (const name of FILES) await symlink(join(ROOT, name), join(home, name))
+  // The code stays as it is. To shake or to minify it removes calls that are there for their
+  // errors, like that of decodeURIComponent.
   const bundle = await rolldown({
     input: join(ROOT, 'cli/posthorn.ts'),
     platform: 'node',
+    treeshake: false,
     logLevel: 'silent',
   })
-  const { output } = await bundle.write({ dir: join(home, 'cli') })
+  const { output } = await bundle.write({ dir: join(home, 'cli'), minify: false })
   await bundle.close()
   process.env[SERVERS.cli] = join(home, 'cli', output[0].fileName)
   process.env[SERVERS.cache] = join(folder, 'compile-cache')

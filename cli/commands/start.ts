@@ -1,7 +1,6 @@
 // posthorn start: runs one API, and one worker or several, as child processes, and restarts those
 // that crash.
 import { type ChildProcess, spawn } from 'node:child_process'
-import { fileURLToPath } from 'node:url'
 import { type Config, readConfig } from '../../src/config.ts'
 import { VERSION } from '../../src/version.ts'
 import { action } from '../command.ts'
@@ -165,9 +164,7 @@ function keepRunning(command: string, settings: Settings): Child {
 
 /** The child has a process group of its own: a Ctrl-C must reach it once, through this process. */
 function spawnChild(words: string[], settings: Settings): ChildProcess {
-  const script = fileURLToPath(
-    new URL(import.meta.url.replace(/commands\/start\.(\w+)$/, 'posthorn.$1')),
-  )
+  const script = process.argv[1] as string
   return spawn(process.execPath, [script, ...words], {
     env: { ...process.env, ...settings },
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],

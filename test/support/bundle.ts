@@ -1,6 +1,6 @@
 // The API and the worker as one bundle of the source. To find and to link their modules takes more
-// than half of the CPU time of a start, and a run of the tests starts hundreds of processes.
-// `posthorn start` and the other commands run from the source (process.ts).
+// than half of the CPU time of a start, and a run of the tests starts hundreds of processes. The
+// other commands run from the source (process.ts).
 import { mkdir, mkdtemp, rm, symlink } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'

@@ -78,7 +78,7 @@ export function runPosthorn(words: string[], env: Record<string, string>, cwd?: 
 function programOf([command]: string[]): { cli: string; cache: string } {
   const cli = process.env[SERVERS.cli]
   const cache = process.env[SERVERS.cache]
-  const isServer = command === 'api' || command === 'worker'
+  const isServer = command === 'api' || command === 'worker' || command === 'start'
   if (cli === undefined || cache === undefined || !isServer) {
     return { cli: CLI, cache: COMPILE_CACHE }
   }

@@ -93,6 +93,8 @@ describe.each(ENGINES)('on %s', (engine) => {
 
   it('a request that comes on an open connection while the API stops is served', async () => {
     const api = await posthorn.startApi()
+    // The API serves the requests of a connection side by side: the job must not need the PUT.
+    await posthorn.endpoint('work', receiver.url)
     const { hostname, port } = new URL(posthorn.url())
     const isListening = () =>
       new Promise<boolean>((resolve) => {
@@ -123,7 +125,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect(await stopped).toBe(0)
     expect(responses.match(/HTTP\/1\.1 \d+/g)).toEqual([
       'HTTP/1.1 200',
-      'HTTP/1.1 201',
+      'HTTP/1.1 200',
       'HTTP/1.1 201',
     ])
     expect(responses).toMatch(/connection: close/i)

@@ -11,7 +11,7 @@ export interface Sample {
 export interface Side {
   /** Name, with version and settings if there are any. */
   name: string
-  /** `every commit`, `every second` or `none`. */
+  /** `every commit`: of what a response has reported. `every second` or `none`. */
   durability: string
   measure(): Promise<Sample>
 }

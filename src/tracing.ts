@@ -198,13 +198,13 @@ export async function flushSpans(): Promise<void> {
   await (inUse as { forceFlush?: () => Promise<void> }).forceFlush?.()
 }
 
+/** Whether an SDK is loaded, so that requests have spans. */
+export const isTracing = (): boolean => tracerInUse() !== null
+
 /**
  * Returns null if no SDK is loaded. Not cached: an SDK may be registered after this module was
  * loaded.
  */
-/** Whether an SDK is loaded, so that requests have spans. */
-export const isTracing = (): boolean => tracerInUse() !== null
-
 function tracerInUse(): Tracer | null {
   const provider = trace.getTracerProvider()
   if (!(provider instanceof ProxyTracerProvider)) return provider.getTracer('posthorn', VERSION)

@@ -34,7 +34,12 @@ export function acceptJson(app: FastifyInstance, countBody: CountBody): void {
   })
   app.addContentTypeParser(JSON_TYPE, async (request: FastifyRequest, stream: IncomingMessage) => {
     const begun = begunRequests.get(request.raw)
-    if (begun !== undefined && 'error' in begun) throw begun.error
+    if (begun !== undefined && 'error' in begun) {
+      // Fastify closes the connection after an error of this parser. If the body was read, the
+      // route throws the error instead.
+      if (!request.raw.complete) throw begun.error
+      return undefined
+    }
     const body = begun?.body ?? (await readWhole(request, stream, countBody))
     if (body.length === 0) return undefined
     const coding = request.headers['content-encoding'] ?? 'identity'

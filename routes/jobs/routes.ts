@@ -103,6 +103,11 @@ function registerEnqueue(app: FastifyInstance, { store, batcher, metrics }: JobR
         if (!begunRequests.has(raw)) batcher.refuseIfFull()
         done()
       },
+      preValidation: ({ raw }, _reply, done) => {
+        const begun = begunRequests.get(raw)
+        if (begun !== undefined && 'error' in begun) throw begun.error
+        done()
+      },
       schema: {
         summary: 'Enqueue a job',
         body: jobBody,

@@ -163,6 +163,17 @@ test('answers a repeat alike: with the job that exists, or with the conflict', a
   expect((await same(job({ priority: 1 }), key)).status).toBe(422)
 })
 
+// Both servers get it, because a later test compares their counts.
+test.each(FORMS)('leaves the connection open when the store refuses the job: %s', async (form) => {
+  const response = await fetch(`${served[form].url}/jobs`, {
+    method: 'POST',
+    headers: { ...AUTHORIZED, 'content-type': 'application/json' },
+    body: job({ endpoint: 'unknown' }),
+  })
+  expect([response.status, response.headers.get('connection')]).toEqual([422, 'keep-alive'])
+  await response.text()
+})
+
 test('counts its requests and jobs like the route', async () => {
   const lines = async (form: Form) => {
     const { text } = await served[form].request('GET', '/metrics', undefined, AUTHORIZED)

@@ -22,7 +22,7 @@ import { Sweeper } from './sweeper.ts'
  */
 const MAX_LEASE_MS = 2_400
 /** The holder renews its lease after this part of it. */
-const RENEW_PART = 3 / 4
+const RENEW_PART = 5 / 6
 /**
  * An API takes a free lease only after this time: workers read the lease when it ends, and come
  * first.

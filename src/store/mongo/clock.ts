@@ -7,7 +7,7 @@ import { run, startDeadline } from './connection.ts'
 
 /** The sample with the shortest round trip is the most exact. */
 const MAX_SAMPLES = 3
-/** A later estimate this exact shows whether the clock was set or drifts: one sample is enough. */
+/** Half a round trip of an estimate that needs no further sample. */
 const GOOD_HALF_TRIP_MS = 5
 /** Two quartz clocks drift apart by 50 µs a second: half a millisecond between two samples. */
 const REFRESH_MS = 10_000
@@ -27,14 +27,14 @@ interface Estimate {
 
 /** Throws StoreUnavailable if the server does not respond. */
 export async function startClock(client: MongoClient): Promise<MongoClock> {
-  let estimate = await sample(client, 0)
+  let estimate = await sample(client, null)
   const setBack = createSetBackWatch(() => estimate.offsetMs)
   let refreshing = false
   const refresh = async () => {
     if (refreshing) return
     refreshing = true
     try {
-      const fresh = await sample(client, GOOD_HALF_TRIP_MS)
+      const fresh = await sample(client, estimate)
       const changeMs = Math.abs(fresh.offsetMs - estimate.offsetMs)
       // A less exact estimate shows only a change that is larger than the error of both. A more
       // exact one replaces that of a start on a busy machine, which can be hundreds of ms off.
@@ -61,11 +61,11 @@ export async function startClock(client: MongoClient): Promise<MongoClock> {
   }
 }
 
-/** @param goodHalfTripMs so short a trip needs no further sample */
-async function sample(client: MongoClient, goodHalfTripMs: number): Promise<Estimate> {
+/** @param known the estimate until now. One sample is enough if it is exact, or if both agree. */
+async function sample(client: MongoClient, known: Estimate | null): Promise<Estimate> {
   const deadline = startDeadline()
   let best: Estimate = { offsetMs: 0, errorMs: Number.POSITIVE_INFINITY }
-  for (let i = 0; i < MAX_SAMPLES && best.errorMs > goodHalfTripMs + RESOLUTION_MS; i++) {
+  for (let i = 0; i < MAX_SAMPLES && !isEnough(best, known); i++) {
     const sentAt = performance.now()
     const hello = await run(deadline, () => client.db('admin').command({ hello: 1 }))
     const halfTripMs = (performance.now() - sentAt) / 2
@@ -77,4 +77,15 @@ async function sample(client: MongoClient, goodHalfTripMs: number): Promise<Esti
     }
   }
   return best
+}
+
+function isEnough(found: Estimate, known: Estimate | null): boolean {
+  if (known === null) return false
+  if (isExact(found)) return true
+  const agrees = Math.abs(found.offsetMs - known.offsetMs) <= found.errorMs + known.errorMs
+  return isExact(known) && agrees
+}
+
+function isExact({ errorMs }: Estimate): boolean {
+  return errorMs <= GOOD_HALF_TRIP_MS + RESOLUTION_MS
 }

@@ -11,10 +11,12 @@ import { Decimal128, MongoClient, ObjectId } from 'mongodb'
 import { afterAll, beforeAll, expect, inject, it, vi } from 'vitest'
 import { type Deployment, deploy } from '../support/deployment.ts'
 import { databaseUrl } from '../support/mongo.ts'
+import { posthornScript } from '../support/process.ts'
 import { type Receiver, startReceiver } from '../support/receiver.ts'
 
 const ROOT = join(import.meta.dirname, '../..')
-const CLI = join(ROOT, 'cli/posthorn.ts')
+const { cli, cache } = posthornScript()
+const ENV = { PATH: process.env.PATH, NODE_COMPILE_CACHE: cache }
 const SLOW_MS = 60_000
 const FAR = new Date(Date.now() + 30 * 86_400_000)
 
@@ -97,8 +99,8 @@ async function runImport(...words: string[]): Promise<Row[]> {
   const from = words.includes('--from') ? [] : ['--from', url]
   const all = ['import', 'agenda', ...from, '--json', ...words]
   const maps = ['--map', 'send email=email', '--map', 'report=reports']
-  const { stdout } = await promisify(execFile)(process.execPath, [CLI, ...all, ...maps], {
-    env: { PATH: process.env.PATH, POSTHORN_URL: posthorn.url() },
+  const { stdout } = await promisify(execFile)(process.execPath, [cli, ...all, ...maps], {
+    env: { ...ENV, POSTHORN_URL: posthorn.url() },
     timeout: SLOW_MS,
   })
   return JSON.parse(stdout).rows
@@ -202,8 +204,8 @@ it('its example in the help, and the lines of the guide, work as they are printe
   const examples = 'verbs' in command ? Object.values(command.verbs) : []
   const lines = [...printed, ...examples.flatMap((verb) => verb.examples)]
   expect(lines).toHaveLength(3)
-  const head = `posthorn() { ${process.execPath} ${CLI} "$@"; }\n`
-  const env = { PATH: process.env.PATH, POSTHORN_URL: posthorn.url() }
+  const head = `posthorn() { ${process.execPath} ${cli} "$@"; }\n`
+  const env = { ...ENV, POSTHORN_URL: posthorn.url() }
   for (const line of lines) {
     const script = head + line.replace('mongodb://localhost:27017/agenda', url)
     const { stdout } = await promisify(execFile)('bash', ['-ec', script], { env, timeout: SLOW_MS })

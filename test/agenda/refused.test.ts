@@ -2,7 +2,6 @@
 // names the same documents.
 import { execFile } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { join } from 'node:path'
 import {
   BSONRegExp,
   BSONSymbol,
@@ -20,8 +19,9 @@ import { afterAll, beforeAll, expect, inject, it, vi } from 'vitest'
 import { startInterceptingProxy } from '../cli/intercepting-proxy.ts'
 import { type Deployment, deploy } from '../support/deployment.ts'
 import { databaseUrl } from '../support/mongo.ts'
+import { posthornScript } from '../support/process.ts'
 
-const CLI = join(import.meta.dirname, '../../cli/posthorn.ts')
+const { cli, cache } = posthornScript()
 const SLOW_MS = 120_000
 const DAY_MS = 86_400_000
 const MAX_BODY_BYTES = 20_000
@@ -134,8 +134,8 @@ function runImport(...words: string[]): Promise<Ended> {
 
 function runImportAt(apiUrl: string, ...words: string[]): Promise<Ended> {
   const maps = ['mail=mail', 'report=reports', 'numbers=numbers'].flatMap((one) => ['--map', one])
-  const env = { PATH: process.env.PATH, POSTHORN_URL: apiUrl }
-  const all = [CLI, 'import', 'agenda', '--from', url, '--json', ...maps, ...words]
+  const env = { PATH: process.env.PATH, NODE_COMPILE_CACHE: cache, POSTHORN_URL: apiUrl }
+  const all = [cli, 'import', 'agenda', '--from', url, '--json', ...maps, ...words]
   return new Promise((resolve, reject) => {
     execFile(process.execPath, all, { env, timeout: SLOW_MS }, (error, stdout, stderr) => {
       if (stdout === '') reject(new Error(stderr, { cause: error }))

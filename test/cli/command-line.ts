@@ -4,10 +4,9 @@ import { once } from 'node:events'
 import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
+import { posthornScript } from '../support/process.ts'
 import { until } from '../support/until.ts'
 
-const CLI = join(import.meta.dirname, '../../cli/posthorn.ts')
-const COMPILE_CACHE = join(tmpdir(), 'posthorn-compile-cache')
 const DEADLINE_MS = 30_000
 
 interface Typed {
@@ -46,10 +45,11 @@ export interface Shell {
 export function openShell(env: Record<string, string> = {}): Shell {
   const folder = mkdtempSync(join(tmpdir(), 'posthorn-cli-'))
   const command = join(folder, 'posthorn')
-  writeFileSync(command, `#!/bin/sh\nexec "${process.execPath}" "${CLI}" "$@"\n`)
+  const { cli, cache } = posthornScript()
+  writeFileSync(command, `#!/bin/sh\nexec "${process.execPath}" "${cli}" "$@"\n`)
   chmodSync(command, 0o700)
   const running: ChildProcess[] = []
-  const base = { NODE_COMPILE_CACHE: COMPILE_CACHE, ...env }
+  const base = { NODE_COMPILE_CACHE: cache, ...env }
 
   function begin(file: string, words: string[], more: Record<string, string>, input = ''): Typed {
     const path = [folder, process.env.PATH].join(delimiter)
@@ -64,7 +64,7 @@ export function openShell(env: Record<string, string> = {}): Shell {
     folder,
     env: base,
     start: (words, more = {}) =>
-      begin(process.execPath, [CLI, ...words], more.env ?? {}, more.input),
+      begin(process.execPath, [cli, ...words], more.env ?? {}, more.input),
     async run(words, more) {
       const typed = shell.start(words, more)
       return { code: await typed.ended(), stdout: typed.stdout(), stderr: typed.stderr() }

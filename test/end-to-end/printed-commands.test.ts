@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { type Process, runPosthorn } from '../support/process.ts'
+import { type Process, posthornScript, runPosthorn } from '../support/process.ts'
 import { type Receiver, startReceiver } from '../support/receiver.ts'
 
 const ROOT = join(import.meta.dirname, '../..')
@@ -108,16 +108,17 @@ const asReachable = (block: string) =>
 
 /** Runs a script. Any response other than a 2xx ends it, and so does any command that fails. */
 async function runScript(script: string): Promise<{ code: number; output: string }> {
-  const cli = `${process.execPath} ${join(ROOT, 'cli/posthorn.ts')}`
+  const { cli, cache } = posthornScript()
   const head = `set -eo pipefail
 curl() { command curl --fail-with-body --max-time 30 "$@"; }
-posthorn() { ${cli} "$@"; }
+posthorn() { ${process.execPath} ${cli} "$@"; }
 npx() { (cd ${ROOT} && command npx "$@"); }
 set -x
 `
   const env = {
     PATH: process.env.PATH as string,
     HOME: directory,
+    NODE_COMPILE_CACHE: cache,
     ADMIN_KEY: adminKey,
     POSTHORN_URL: apiUrl,
   }

@@ -4,7 +4,7 @@ import { cpus, platform, tmpdir, totalmem } from 'node:os'
 import { join } from 'node:path'
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { parseArgs } from 'node:util'
-import { bundleServers } from '../support/bundle.ts'
+import { bundleCommand } from '../support/bundle.ts'
 import { databaseUrl, type MongoEngine, type RunningMongo, startMongo } from '../support/mongo.ts'
 import { check, type Figures, figuresOf } from './checker.ts'
 import { openFixture } from './fixture.ts'
@@ -147,10 +147,10 @@ async function playAll(
 }
 
 async function bundleFor(mongo: RunningMongo | null): Promise<() => Promise<void>> {
-  if (mongo !== null) return bundleServers(databaseUrl(mongo.url, 'bundle'))
+  if (mongo !== null) return bundleCommand(databaseUrl(mongo.url, 'bundle'))
   const folder = mkdtempSync(join(tmpdir(), 'posthorn-bundle-store-'))
   try {
-    return await bundleServers(`sqlite:${join(folder, 'posthorn.db')}`)
+    return await bundleCommand(`sqlite:${join(folder, 'posthorn.db')}`)
   } finally {
     rmSync(folder, { recursive: true })
   }

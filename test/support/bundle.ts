@@ -1,21 +1,20 @@
-// The API and the worker as one bundle of the source. To find and to link their modules takes more
-// than half of the CPU time of a start, and a run of the tests starts hundreds of processes. The
-// other commands run from the source (process.ts).
+// The posthorn command as one bundle of the source. To find and to link the modules takes more than
+// half of the CPU time of a start, and a run of the tests starts two thousand processes.
 import { mkdir, mkdtemp, rm, symlink } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { rolldown } from 'rolldown'
-import { runPosthorn, SERVERS } from './process.ts'
+import { BUNDLE, runPosthorn } from './process.ts'
 
 const ROOT = join(import.meta.dirname, '../..')
-/** What the servers read beside their code. */
+/** What the command reads beside its code. */
 const FILES = ['package.json', 'dashboard', 'openapi', 'node_modules']
 
 /**
- * Makes the bundle. From now on runPosthorn() starts servers from it, also in the processes that
- * this one starts. Returns what removes it.
+ * Makes the bundle. From now on posthornScript() is in it, also in the processes that this one
+ * starts. Returns what removes it.
  */
-export async function bundleServers(storeUrl: string): Promise<() => Promise<void>> {
+export async function bundleCommand(storeUrl: string): Promise<() => Promise<void>> {
   const folder = await mkdtemp(join(tmpdir(), 'posthorn-bundle-'))
   // The path of an installed package: a response with a stack trace is found by its node_modules.
   const home = join(folder, 'node_modules', 'posthorn')
@@ -31,12 +30,12 @@ export async function bundleServers(storeUrl: string): Promise<() => Promise<voi
   })
   const { output } = await bundle.write({ dir: join(home, 'cli'), minify: false })
   await bundle.close()
-  process.env[SERVERS.cli] = join(home, 'cli', output[0].fileName)
-  process.env[SERVERS.cache] = join(folder, 'compile-cache')
+  process.env[BUNDLE.cli] = join(home, 'cli', output[0].fileName)
+  process.env[BUNDLE.cache] = join(folder, 'compile-cache')
   await fillCache(storeUrl)
   return async () => {
-    delete process.env[SERVERS.cli]
-    delete process.env[SERVERS.cache]
+    delete process.env[BUNDLE.cli]
+    delete process.env[BUNDLE.cache]
     await rm(folder, { recursive: true, force: true })
   }
 }

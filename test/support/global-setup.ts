@@ -1,7 +1,7 @@
 // Starts one MongoDB for the whole test run and hands its URL to every test file. Makes the bundle
-// from which all files start their servers.
+// from which all files start the posthorn command.
 import type { TestProject } from 'vitest/node'
-import { bundleServers } from './bundle.ts'
+import { bundleCommand } from './bundle.ts'
 import { databaseUrl, type MongoEngine, startMongo } from './mongo.ts'
 
 declare module 'vitest' {
@@ -16,7 +16,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
   const running = await startMongo({ inMemory: true })
   project.provide('mongoUrl', running.url)
   project.provide('mongoEngine', running.engine)
-  const removeBundle = await bundleServers(databaseUrl(running.url, 'test-bundle'))
+  const removeBundle = await bundleCommand(databaseUrl(running.url, 'test-bundle'))
   return async () => {
     await running.stop()
     await removeBundle()

@@ -9,8 +9,8 @@ import { until } from './until.ts'
 const CLI = join(import.meta.dirname, '../../cli/posthorn.ts')
 /** A cache of compiled code: without it a third of each start would be compilation. */
 export const COMPILE_CACHE = join(tmpdir(), 'posthorn-compile-cache')
-/** The variables with the paths of bundle.ts. Absent: servers run from the source, too. */
-export const SERVERS = { cli: 'POSTHORN_TEST_SERVERS', cache: 'POSTHORN_TEST_SERVERS_CACHE' }
+/** The variables with the paths of bundle.ts. Absent: the command runs from the source. */
+export const BUNDLE = { cli: 'POSTHORN_TEST_BUNDLE', cache: 'POSTHORN_TEST_BUNDLE_CACHE' }
 const START_DEADLINE_MS = 60_000
 const STOP_DEADLINE_MS = 35_000
 
@@ -32,7 +32,7 @@ export interface Process {
 }
 
 export function runPosthorn(words: string[], env: Record<string, string>, cwd?: string): Process {
-  const { cli, cache } = programOf(words)
+  const { cli, cache } = posthornScript()
   const child = spawn(process.execPath, [cli, ...words], {
     env: { PATH: process.env.PATH as string, NODE_COMPILE_CACHE: cache, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
@@ -75,12 +75,8 @@ export function runPosthorn(words: string[], env: Record<string, string>, cwd?: 
   }
 }
 
-function programOf([command]: string[]): { cli: string; cache: string } {
-  const cli = process.env[SERVERS.cli]
-  const cache = process.env[SERVERS.cache]
-  const isServer = command === 'api' || command === 'worker' || command === 'start'
-  if (cli === undefined || cache === undefined || !isServer) {
-    return { cli: CLI, cache: COMPILE_CACHE }
-  }
+/** The script of the posthorn command, and the folder for its compiled code. */
+export function posthornScript(): { cli: string; cache: string } {
+  const { [BUNDLE.cli]: cli = CLI, [BUNDLE.cache]: cache = COMPILE_CACHE } = process.env
   return { cli, cache }
 }

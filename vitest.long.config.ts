@@ -7,7 +7,7 @@ export default defineConfig({
     include: [
       'test/long/**/*.test.ts',
       'test/end-to-end/{dead-worker,health,minute-stats,schedules}.test.ts',
-      'test/hostile/{key-matrix,log-injection,parameters}.test.ts',
+      'test/hostile/{fields,key-matrix,log-injection,parameters}.test.ts',
       'test/dashboard/overview.test.ts',
       'test/model/store-model.test.ts',
       'test/store/{mongo-elections,same-records}.test.ts',

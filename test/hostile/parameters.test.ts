@@ -32,7 +32,10 @@ const OTHER_HEADERS = [
 const DEADLINE_MS = 120_000
 
 /** Each operation uses a part of the values of a list; other operations use the other parts. */
-const SHARE: Record<Engine, number> = { sqlite: RUN_LONG ? 1 : 3, mongo: 6 }
+const SHARE: Record<Engine, number> = {
+  sqlite: RUN_LONG ? 1 : 6,
+  mongo: RUN_LONG ? 6 : 12,
+}
 
 function shareOf<T>(engine: Engine, values: readonly T[], turn: string): readonly T[] {
   const share = SHARE[engine]

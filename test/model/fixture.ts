@@ -1,5 +1,6 @@
 // A store and a model of its content, side by side. A sequence of commands is run on both, and the
 // two are compared after each command.
+import { isDeepStrictEqual } from 'node:util'
 import { expect } from 'vitest'
 import { type Endpoint, newSecret } from '../../src/endpoint/endpoint.ts'
 import { isFinal, type Job, type Lease } from '../../src/job/job.ts'
@@ -66,7 +67,9 @@ export async function compare({ store, world }: Fixture): Promise<void> {
     expectInvariants(job)
     if (expected.isSinceNow) takeInstants(expected, job, store.clock.now())
     if (expected.hadExpired) takeOrder(expected, job)
-    expect(factsOf(job)).toEqual(expectedFacts(expected))
+    const [facts, wanted] = [factsOf(job), expectedFacts(expected)]
+    // toEqual says what differs. It takes a hundred times as long, and almost all jobs are equal.
+    if (!isDeepStrictEqual(facts, wanted)) expect(facts).toEqual(wanted)
   }
 }
 
@@ -120,13 +123,25 @@ function expectedFacts(job: ModelJob): ReturnType<typeof factsOf> {
   }
 }
 
-/** Checks what is always true of a job, whatever the model expects. */
+/** What is always true of a job, whatever the model expects. */
+const INVARIANTS: Record<string, (job: Job) => boolean> = {
+  'a running job alone has a lease': ({ lease, state }) =>
+    (lease !== null) === (state === 'running'),
+  'a running job alone has a phase': ({ phase, state }) =>
+    (phase !== null) === (state === 'running'),
+  'a final job alone has ended': ({ finishedAt, state }) =>
+    (finishedAt !== null) === isFinal(state),
+  'a dead job alone has a failure': ({ failure, state }) =>
+    (failure !== null) === (state === 'dead'),
+  'an attempt has a start': ({ startedAt, attemptCount }) =>
+    startedAt !== null || attemptCount === 0,
+  'a queued job has attempts left': ({ state, attemptsLeft }) =>
+    state !== 'queued' || attemptsLeft > 0,
+  'a blocked job is queued': ({ isBlocked, state }) => !isBlocked || state === 'queued',
+}
+
 function expectInvariants(job: Job): void {
-  expect(job.lease !== null).toBe(job.state === 'running')
-  expect(job.phase !== null).toBe(job.state === 'running')
-  expect(job.finishedAt !== null).toBe(isFinal(job.state))
-  expect(job.failure !== null).toBe(job.state === 'dead')
-  expect(job.startedAt !== null || job.attemptCount === 0).toBe(true)
-  if (job.state === 'queued') expect(job.attemptsLeft).toBeGreaterThan(0)
-  if (job.isBlocked) expect(job.state).toBe('queued')
+  for (const [says, holds] of Object.entries(INVARIANTS)) {
+    if (!holds(job)) throw new Error(`${says}: ${JSON.stringify(job)}`)
+  }
 }

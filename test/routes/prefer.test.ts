@@ -2,7 +2,7 @@
 import { request as httpRequest } from 'node:http'
 import { describe, expect, it } from 'vitest'
 import { type Body, expectProblem, useApi } from '../support/api-fixture.ts'
-import { ENGINES } from '../support/engines.ts'
+import { SQLITE_UNLESS_LONG } from '../support/engines.ts'
 import type { Answer } from '../support/request.ts'
 
 const MINIMAL = { prefer: 'return=minimal' }
@@ -54,7 +54,7 @@ const VALUES: [value: string, applied: 'minimal' | 'representation' | null][] = 
   [`"${'\\"'.repeat(3_000)}`, null],
 ]
 
-describe.each(ENGINES)('on %s', (engine) => {
+describe.each(SQLITE_UNLESS_LONG)('on %s', (engine) => {
   const fixture = useApi(engine)
   const { request } = fixture
 

@@ -4,7 +4,7 @@ import { once } from 'node:events'
 import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
-import { posthornScript } from '../support/process.ts'
+import { NODE_FLAGS, posthornScript } from '../support/process.ts'
 import { until } from '../support/until.ts'
 
 const DEADLINE_MS = 30_000
@@ -64,7 +64,7 @@ export function openShell(env: Record<string, string> = {}): Shell {
     folder,
     env: base,
     start: (words, more = {}) =>
-      begin(process.execPath, [cli, ...words], more.env ?? {}, more.input),
+      begin(process.execPath, [...NODE_FLAGS, cli, ...words], more.env ?? {}, more.input),
     async run(words, more) {
       const typed = shell.start(words, more)
       return { code: await typed.ended(), stdout: typed.stdout(), stderr: typed.stderr() }

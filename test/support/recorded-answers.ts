@@ -50,7 +50,9 @@ export function describedApi(): { document: Json; check: AnswerCheck } {
 /** @param document the parsed openapi.json */
 export function createAnswerCheck(document: Json): AnswerCheck {
   const strict = withoutFurtherFields(document)
-  const ajv = new Ajv2020({ strict: false, allErrors: false })
+  // To optimize the code of a schema takes as long as to make it, and few are used often.
+  const code = { optimize: false }
+  const ajv = new Ajv2020({ strict: false, allErrors: false, inlineRefs: false, code })
   addFormats.default(ajv)
   ajv.addSchema(strict, 'openapi')
   const validators = new Map<string, ValidateFunction>()

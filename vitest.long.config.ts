@@ -8,7 +8,7 @@ export default defineConfig({
       'test/long/**/*.test.ts',
       'test/api/{endpoint-fields,job-fields}.test.ts',
       'test/end-to-end/{dead-worker,health,minute-stats,schedules}.test.ts',
-      'test/hostile/{fields,key-matrix,log-injection,parameters}.test.ts',
+      'test/hostile/{fields,key-matrix,log-injection,names,parameters}.test.ts',
       'test/dashboard/overview.test.ts',
       'test/model/store-model.test.ts',
       'test/routes/prefer.test.ts',

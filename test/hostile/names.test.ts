@@ -1,6 +1,7 @@
-// Hostile names within a body: unknown fields at any level, and the names of pairs.
+// Hostile names within a body: unknown fields at any level, and the names of pairs. No store sees an
+// unknown field, so that part runs on SQLite alone, and on both with npm run test:long.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { ENGINES } from '../support/engines.ts'
+import { ENGINES, SQLITE_UNLESS_LONG } from '../support/engines.ts'
 import { type Fixture, openFixture } from './fixture.ts'
 import { bodyWith, type Json, type Operation, type Place } from './operations.ts'
 import { NAUGHTY_STRINGS } from './values.ts'
@@ -35,25 +36,29 @@ describe.each(ENGINES)('on %s', { timeout: DEADLINE_MS }, (engine) => {
   })
   afterAll(() => fixture.posthorn.close())
 
-  it('a name that no field has is refused in every object of every body', async () => {
-    let count = 0
-    for (const operation of fixture.operations) {
-      const path = await pathOf(operation)
-      for (const place of operation.places.filter(isClosedObject)) {
-        for (const name of UNKNOWN_NAMES) {
-          const inner = JSON.stringify(valueAt(place)).slice(0, -1)
-          const comma = inner === '{' ? '' : ','
-          const json = `${inner}${comma}${JSON.stringify(name)}:{}}`
-          const answer = await fixture.ask(operation.method, path, bodyWith(place, json))
-          const where = [operation.method, operation.path, place.at.join('.'), name]
-          expect([...where, answer.status]).toEqual([...where, 400])
-          count++
+  const isPlayed = SQLITE_UNLESS_LONG.includes(engine)
+  it.runIf(isPlayed)(
+    'a name that no field has is refused in every object of every body',
+    async () => {
+      let count = 0
+      for (const operation of fixture.operations) {
+        const path = await pathOf(operation)
+        for (const place of operation.places.filter(isClosedObject)) {
+          for (const name of UNKNOWN_NAMES) {
+            const inner = JSON.stringify(valueAt(place)).slice(0, -1)
+            const comma = inner === '{' ? '' : ','
+            const json = `${inner}${comma}${JSON.stringify(name)}:{}}`
+            const answer = await fixture.ask(operation.method, path, bodyWith(place, json))
+            const where = [operation.method, operation.path, place.at.join('.'), name]
+            expect([...where, answer.status]).toEqual([...where, 400])
+            count++
+          }
         }
       }
-    }
-    console.log(`${engine}: ${count} unknown names refused`)
-    expect(count).toBeGreaterThan(400)
-  })
+      console.log(`${engine}: ${count} unknown names refused`)
+      expect(count).toBeGreaterThan(400)
+    },
+  )
 
   it('a body with a field is refused by every route that changes something', async () => {
     for (const operation of fixture.operations) {

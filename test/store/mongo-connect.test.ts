@@ -20,7 +20,7 @@ const SETTINGS: StoreSettings = {
 let alone: RunningMongo
 
 beforeAll(async () => {
-  alone = await startOwnMongo({ standalone: true })
+  alone = await startOwnMongo({ standalone: true, inMemory: true })
 })
 afterAll(() => alone.stop())
 

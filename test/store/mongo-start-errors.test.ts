@@ -328,7 +328,7 @@ describe('a server with users', () => {
   }
 
   beforeAll(async () => {
-    server = await startOwnMongo({ auth: true })
+    server = await startOwnMongo({ auth: true, inMemory: true })
     // While there are no users, the server lets any local client create the first one. That user
     // creates the others.
     const first = await new MongoClient(server.url).connect()

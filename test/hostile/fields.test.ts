@@ -1,5 +1,5 @@
-// Every field of every body gets hostile values. Posthorn refuses each with a message of its own, or
-// stores it. npm run test:long tries more of them on MongoDB.
+// Every field of every body gets hostile values. Posthorn refuses each with a message of its own,
+// or stores it. npm run test:long tries more of them on MongoDB.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { ENGINES, type Engine, RUN_LONG } from '../support/engines.ts'
 import { type Fixture, openFixture } from './fixture.ts'

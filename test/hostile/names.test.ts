@@ -1,5 +1,5 @@
-// Hostile names within a body: unknown fields at any level, and the names of pairs. No store sees an
-// unknown field, so that part runs on SQLite alone, and on both with npm run test:long.
+// Hostile names within a body: unknown fields at any level, and the names of pairs. No store sees
+// an unknown field, so that part runs on SQLite alone, and on both with npm run test:long.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { ENGINES, SQLITE_UNLESS_LONG } from '../support/engines.ts'
 import { type Fixture, openFixture } from './fixture.ts'

@@ -11,7 +11,7 @@ const CLI = join(import.meta.dirname, '../../cli/posthorn.ts')
 export const COMPILE_CACHE = join(tmpdir(), 'posthorn-compile-cache')
 /** The variables with the paths of bundle.ts. Absent: the command runs from the source. */
 export const BUNDLE = { cli: 'POSTHORN_TEST_BUNDLE', cache: 'POSTHORN_TEST_BUNDLE_CACHE' }
-/** A start makes much garbage at once: in the usual new space, its collection takes a tenth of it. */
+/** A start makes much garbage. In the usual new space, its collection takes a tenth of the start. */
 export const NODE_FLAGS = ['--min-semi-space-size=16']
 const START_DEADLINE_MS = 60_000
 const STOP_DEADLINE_MS = 35_000

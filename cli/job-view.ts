@@ -97,6 +97,8 @@ export function printJob(job: Job, payload: string): void {
       ['tags', job.tags.length === 0 ? null : job.tags.join(', ')],
       ['metadata', pairs(job.metadata)],
       ['ordering key', job.orderingKey],
+      ['fairness key', job.fairnessKey],
+      ['cost', job.cost === 1 ? null : job.cost],
       ['schedule', job.scheduleName],
       ['depends on', job.dependsOn.length === 0 ? null : job.dependsOn.join(', ')],
       ['payload', shortened(payload)],

@@ -2,7 +2,7 @@
 import { hasKey } from './api.js'
 import { readPayload } from './job-reads.js'
 
-const CARRIED = ['tags', 'metadata', 'timeout', 'retry', 'orderingKey', 'onFinish']
+const CARRIED = ['tags', 'metadata', 'timeout', 'retry', 'orderingKey', 'fairnessKey', 'onFinish']
 
 /**
  * It contains the exact bytes of the payload, but no headers, because the API does not return their
@@ -14,6 +14,7 @@ export async function curlLine(job) {
     ['endpoint', job.endpoint],
     ['priority', job.priority],
   ]
+  if (job.cost !== 1) fields.push(['cost', job.cost])
   for (const name of CARRIED) if (isGiven(job[name])) fields.push([name, job[name]])
   const texts = fields.map(([name, value]) => `"${name}":${JSON.stringify(value)}`)
   const body = `{${[...texts, `"payload":${payload}`].join(',')}}`

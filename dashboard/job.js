@@ -159,6 +159,8 @@ function Facts({ job }) {
     ],
     ['Waits for', job.dependsOn.length > 0 && listed(job.dependsOn.map(linked))],
     ['Ordering key', job.orderingKey && html`<${Foreign} text=${job.orderingKey} />`],
+    ['Fairness key', job.fairnessKey && html`<${Foreign} text=${job.fairnessKey} />`],
+    ['Cost', job.cost !== 1 && job.cost],
     ['Dedupe key', job.dedupeKey && html`<${Foreign} text=${job.dedupeKey} />`],
     ['Idempotency key', job.idempotencyKey && html`<${Foreign} text=${job.idempotencyKey} />`],
     ['Timeout of its own', job.timeout],

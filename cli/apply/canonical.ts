@@ -36,6 +36,8 @@ const SCHEDULE_FIELDS = [
   'retry',
   'expiresIn',
   'orderingKey',
+  'fairnessKey',
+  'cost',
   'tags',
   'metadata',
   'headers',

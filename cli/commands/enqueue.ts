@@ -38,6 +38,12 @@ export const command = action({
       value: 'KEY',
       help: 'jobs with the same key run one at a time, in order',
     },
+    'fairness-key': {
+      type: 'string',
+      value: 'KEY',
+      help: 'groups the jobs of one customer',
+    },
+    cost: { type: 'string', value: '1-1000', help: 'how much work the job is; default 1' },
     tag: { type: 'string', value: 'TAG', multiple: true, help: 'can be given more than once' },
     wait: { type: 'boolean', help: 'wait until it is final; the exit code says how it ended' },
     ...WAIT_OPTIONS,
@@ -58,6 +64,8 @@ string needs its own quotes: '"hello"'.`,
           : wholeNumber('--priority', values.priority, 0, 9),
       idempotencyKey: sendableKey(values['idempotency-key']),
       orderingKey: values['ordering-key'],
+      fairnessKey: values['fairness-key'],
+      cost: values.cost === undefined ? undefined : wholeNumber('--cost', values.cost, 1, 1_000),
       tags: values.tag,
     } satisfies NewJob
     const waits = waitOptions(values.timeout)

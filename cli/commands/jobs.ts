@@ -19,13 +19,19 @@ export const command = action({
   options: {
     ...FILTER_OPTIONS,
     'dedupe-key': { type: 'string', value: 'KEY', help: 'jobs with this dedupe key' },
+    'fairness-key': {
+      type: 'string',
+      value: 'KEY',
+      help: 'jobs with this fairness key; only with --endpoint',
+    },
     limit: { type: 'string', value: 'N', help: `at most this many; default ${DEFAULT_LIMIT}` },
     json: JSON_OPTION,
   },
   examples: ['posthorn jobs --endpoint invoice-pdf --state dead --limit 100'],
   async run({ values }) {
     const limit = wholeNumber('--limit', values.limit ?? DEFAULT_LIMIT, 1, MAX_LIMIT)
-    const query = { ...filterFrom(values), dedupeKey: values['dedupe-key'] }
+    const keys = { dedupeKey: values['dedupe-key'], fairnessKey: values['fairness-key'] }
+    const query = { ...filterFrom(values), ...keys }
     const posthorn = connect()
     const items: JobSummary[] = []
     let cursor: string | undefined

@@ -272,6 +272,8 @@ function copyOf(job: Job, now: number, { trace, hops }: RequestOrigin): NewJob {
     idempotency: null,
     dedupe: null,
     orderingKey: job.orderingKey,
+    fairnessKey: job.fairnessKey,
+    cost: job.cost,
     dependsOn: [],
     onFinish: job.onFinish,
     hasEarlierOnFinish: true,

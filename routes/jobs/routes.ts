@@ -6,7 +6,14 @@ import { isJobId } from '../../src/job/job-id.ts'
 import type { ApiMetrics } from '../../src/stats/metrics.ts'
 import type { EnqueueResult, JobQuery, Store } from '../../src/store/store.ts'
 import { traceContextOf, traceEnqueue } from '../../src/tracing.ts'
-import { duration, endpointName, instant, MAX_WAIT_MS, text } from '../../src/wire/fields.ts'
+import {
+  duration,
+  endpointName,
+  fairnessKey,
+  instant,
+  MAX_WAIT_MS,
+  text,
+} from '../../src/wire/fields.ts'
 import {
   hopsOf,
   idempotencyKey,
@@ -58,7 +65,7 @@ const ENQUEUE_HEADERS = ['etag', 'location', 'preference-applied', 'vary'] as co
 
 const waitQuery = z.strictObject({ wait: duration(0, MAX_WAIT_MS).optional() })
 
-export const jobsQuery = z.strictObject({
+const jobFilters = z.strictObject({
   ...pageFields,
   endpoint: endpointName.optional(),
   state: z
@@ -69,9 +76,15 @@ export const jobsQuery = z.strictObject({
     .optional(),
   tag: text(1, 64).optional(),
   dedupeKey: text(1, 256).optional(),
+  fairnessKey: fairnessKey.optional(),
   createdAfter: instant.optional(),
   createdBefore: instant.optional(),
 })
+/** Two endpoints may use the same keys for different customers. */
+export const jobsQuery = jobFilters.refine(
+  ({ endpoint, fairnessKey }) => fairnessKey === undefined || endpoint !== undefined,
+  { path: ['endpoint'], error: 'is required with fairnessKey' },
+)
 type JobsQuery = z.output<typeof jobsQuery>
 
 interface JobRoutes {

@@ -28,6 +28,9 @@ export const FIELD_MEANINGS: Record<string, string> = {
   'dedupe.key': 'the dedupe key',
   'dedupe.mode': 'what happens if another job has the key',
   orderingKey: 'jobs of the endpoint with the same key run one at a time, in order',
+  fairnessKey:
+    'groups the jobs of one customer, for GET /jobs; it does not change the order of the jobs',
+  cost: 'how much work the job is, for your information; it does not change the order of the jobs',
   tags: 'labels to filter by',
   metadata: 'stored and returned, not delivered',
   headers: 'extra headers of each delivery',
@@ -135,6 +138,7 @@ export const FIELD_MEANINGS: Record<string, string> = {
   'getJobs.endpoint': 'only jobs of this endpoint',
   'getJobs.state': 'only jobs in this state; can be repeated',
   'getJobs.dedupeKey': 'only jobs with this dedupe key',
+  'getJobs.fairnessKey': 'only jobs with this fairness key; only with endpoint',
   'getStats.endpoint': 'only this endpoint',
   createdAfter: 'only jobs created at this instant or later',
   createdBefore: 'only jobs created before this instant',

@@ -65,6 +65,10 @@ export interface JobTemplate {
   retry?: Retry | undefined
   expiresIn?: string | null | undefined
   orderingKey?: string | null | undefined
+  /** Groups the jobs of one customer. */
+  fairnessKey?: string | null | undefined
+  /** 1 to 1,000: how much work the job is. Default: 1. */
+  cost?: number | undefined
   tags?: string[] | undefined
   metadata?: Record<string, string> | undefined
   headers?: Record<string, string> | undefined
@@ -146,6 +150,8 @@ export interface JobSummary {
   idempotencyKey: string | null
   dedupeKey: string | null
   orderingKey: string | null
+  fairnessKey: string | null
+  cost: number
   scheduleName: string | null
   dependsOn: string[]
   onFinish: { endpoint: string; states: FinalState[] } | null
@@ -224,6 +230,8 @@ export interface JobQuery {
   state?: JobState | JobState[] | undefined
   tag?: string | undefined
   dedupeKey?: string | undefined
+  /** Only with `endpoint`. */
+  fairnessKey?: string | undefined
   createdAfter?: string | Date | undefined
   createdBefore?: string | Date | undefined
   /** Jobs per page, 1–100. */

@@ -24,7 +24,7 @@ export type OutboxDocument = Record<string, unknown> & {
  */
 const NOT_TAKEN = ['dedupe', 'dependsOn', 'idempotencyKey']
 /** For these fields null is a value and means "none". */
-const MAY_BE_NULL = ['expiresIn', 'orderingKey', 'onFinish']
+const MAY_BE_NULL = ['expiresIn', 'orderingKey', 'fairnessKey', 'onFinish']
 
 /**
  * The document to insert, once. The payload is stored as JSON text, so that the endpoint receives

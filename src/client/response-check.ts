@@ -80,7 +80,7 @@ export const JOB_SUMMARY = record({
   ...{ timeout: orNull(text), retry: orNull(object), headers: orNull(object), metadata: object },
   ...{ tags: listOf(text), dependsOn: listOf(word), onFinish: orNull(object) },
   ...{ idempotencyKey: orNull(text), dedupeKey: orNull(text), orderingKey: orNull(text) },
-  ...{ scheduleName: orNull(word), version: number },
+  ...{ fairnessKey: orNull(text), cost: number, scheduleName: orNull(word), version: number },
 })
 
 export const ATTEMPT = record({

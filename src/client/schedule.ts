@@ -43,6 +43,8 @@ export interface ScheduleSummary {
   retry: Retry | null
   expiresIn: string | null
   orderingKey: string | null
+  fairnessKey: string | null
+  cost: number
   tags: string[]
   metadata: Record<string, string>
   /** Values are masked. */

@@ -129,6 +129,8 @@ export function newlyQueued(
     metadata: job.metadata,
     headers: job.headers,
     orderingKey: job.orderingKey,
+    fairnessKey: job.fairnessKey,
+    cost: job.cost,
     dependsOn: job.dependsOn,
     scheduleName: job.scheduleName,
     isBlocked,

@@ -3,6 +3,8 @@ import type { RetryOverride } from './retry-policy.ts'
 
 /** How far ahead a client may ask for a job to be due. */
 export const MAX_AHEAD_MS = 366 * 86_400_000
+export const DEFAULT_COST = 1
+export const MAX_COST = 1_000
 
 export const JOB_STATES = ['queued', 'running', 'succeeded', 'dead', 'cancelled'] as const
 export type JobState = (typeof JOB_STATES)[number]
@@ -151,6 +153,10 @@ export interface JobSummary {
   idempotencyKey: string | null
   dedupeKey: string | null
   orderingKey: string | null
+  /** Groups the jobs of one customer of the endpoint; compared byte for byte. */
+  fairnessKey: string | null
+  /** From DEFAULT_COST to MAX_COST. */
+  cost: number
   scheduleName: string | null
   dependsOn: string[]
   /** The dependencies that have not succeeded yet, as far as the store knows. */
@@ -201,6 +207,8 @@ export interface NewJob {
   /** Checked after the idempotency key, among the queued and running jobs of the endpoint. */
   dedupe: { key: string; mode: DedupeMode } | null
   orderingKey: string | null
+  fairnessKey: string | null
+  cost: number
   /** Ids of stored jobs, without duplicates. */
   dependsOn: string[]
   /** `inherited`: the endpoint's value, read in the write that stores the job; null: none. */

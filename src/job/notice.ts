@@ -1,11 +1,11 @@
 // Notices: the job that onFinish enqueues when another job becomes final.
-import { type Job, MAX_HOPS, type NewJob, type OnFinish } from './job.ts'
+import { DEFAULT_COST, type Job, MAX_HOPS, type NewJob, type OnFinish } from './job.ts'
 import { newJobId } from './job-id.ts'
 
 /** The fields of the finished job that make its notice. */
 export type Finished = Pick<
   Job,
-  'id' | 'createdAt' | 'endpoint' | 'state' | 'result' | 'failure' | 'metadata'
+  'id' | 'createdAt' | 'endpoint' | 'state' | 'result' | 'failure' | 'metadata' | 'fairnessKey'
 > &
   Pick<NewJob, 'hops'>
 
@@ -53,6 +53,9 @@ export function noticeOf(job: Finished, finishes: number, endpoint: string, now:
     idempotency: null,
     dedupe: null,
     orderingKey: null,
+    // A flood of one customer is also a flood at the endpoint of its notices.
+    fairnessKey: job.fairnessKey,
+    cost: DEFAULT_COST,
     dependsOn: [],
     onFinish: null,
     scheduleName: null,

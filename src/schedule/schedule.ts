@@ -21,6 +21,8 @@ export interface JobTemplate
     | 'timeoutMs'
     | 'retry'
     | 'orderingKey'
+    | 'fairnessKey'
+    | 'cost'
     | 'tags'
     | 'metadata'
     | 'headers'

@@ -280,6 +280,7 @@ async function readAll(store: Store, endpoint: string): Promise<void> {
     { tag: 'doctor', endpoint, createdAfter: now - DAY_MS },
     { dedupeKey: 'd' },
     { dedupeKey: 'd', endpoint },
+    { fairnessKey: 'd', endpoint },
     { failureReason: 'expired' },
     { endpoint, failureReason: 'expired' },
     { endpoint, states, oldestFirst: true },
@@ -319,8 +320,8 @@ function newJob(store: Store, endpoint: string, fields: Partial<NewJob> = {}): N
     ...{ id: newJobId(createdAt), endpoint, payload: Buffer.from('{"doctor":true}') },
     ...{ createdAt, runAt: createdAt, priority: 5, expiresAt: null, hops: 0, trace: null },
     ...{ maxAttempts: null, timeoutMs: null, retry: null, tags: [], metadata: {}, headers: {} },
-    ...{ idempotency: null, dedupe: null, orderingKey: null, dependsOn: [] },
-    ...{ onFinish: 'inherited', scheduleName: null, originKey: null },
+    ...{ idempotency: null, dedupe: null, orderingKey: null, fairnessKey: null, cost: 1 },
+    ...{ dependsOn: [], onFinish: 'inherited', scheduleName: null, originKey: null },
     ...fields,
   }
 }

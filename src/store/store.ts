@@ -193,9 +193,7 @@ export interface Store {
    */
   statsOf(names: string[]): Promise<EndpointStats[]>
 
-  /**
-   * The names of deleted endpoints that still have dead jobs, sorted; at most MAX_DELETED_NAMES.
-   */
+  /** The names of those that still have dead jobs, sorted; at most MAX_DELETED_NAMES. */
   deletedEndpoints(): Promise<string[]>
 
   /** null: none was taken, or it was released. It may have expired (mayTakeUpkeep). */
@@ -472,6 +470,8 @@ export interface JobQuery {
   states?: JobState[]
   tag?: string
   dedupeKey?: string
+  /** Only with endpoint. */
+  fairnessKey?: string
   failureReason?: FailureReason
   createdAfter?: number
   createdBefore?: number

@@ -9,7 +9,7 @@ import {
 } from '../endpoint/endpoint.ts'
 import { extraHeaderProblem, MAX_EXTRA_HEADERS } from '../endpoint/extra-headers.ts'
 import { formatDuration, parseDuration } from '../job/duration.ts'
-import { JOB_STATES, type JobState, MAX_AHEAD_MS } from '../job/job.ts'
+import { DEFAULT_COST, JOB_STATES, type JobState, MAX_AHEAD_MS, MAX_COST } from '../job/job.ts'
 import { type Backoff, DEFAULT_BACKOFF, type RetryOverride } from '../job/retry-policy.ts'
 import { RawJson } from './envelope.ts'
 import { fieldMessage } from './field-errors.ts'
@@ -192,6 +192,11 @@ export const onFinish = z.union(
 )
 
 const orderingKey = text(1, 256)
+/** It can be a segment of a path, and clients of HTTP remove `.` and `..` from a path. */
+export const fairnessKey = text(1, 256)
+  .refine((key) => key !== '.' && key !== '..', 'expected another key than . and ..')
+  .meta({ pattern: '^(?!\\.\\.?$)[^\\u0000]*$' })
+const cost = z.int().min(DEFAULT_COST).max(MAX_COST)
 export const priority = z.int().min(0).max(9)
 export const expiresIn = duration(1, MAX_AHEAD_MS)
 export const tags = z.array(text(1, 64)).max(MAX_TAGS)
@@ -212,6 +217,8 @@ export const templateFields = {
   retry: retryParts.optional(),
   expiresIn: expiresIn.nullable().optional(),
   orderingKey: orderingKey.nullable().optional(),
+  fairnessKey: fairnessKey.nullable().optional(),
+  cost: cost.default(DEFAULT_COST),
   tags: tags.default([]),
   metadata: metadata.default({}),
   headers: extraHeaders.default({}).meta({

@@ -9,6 +9,7 @@ import { formatDuration } from '../job/duration.ts'
 import type { JobChange } from '../job/edit.ts'
 import {
   type Attempt,
+  DEFAULT_COST,
   dueAt,
   FAILURE_REASONS,
   HOPS_HEADER,
@@ -222,6 +223,8 @@ export function templateFrom(body: TemplateBody, runAt: number) {
     retry: body.retry === undefined ? null : retryOverrideFrom(body.retry),
     expiresAt: body.expiresIn ? runAt + body.expiresIn : null,
     orderingKey: body.orderingKey ?? null,
+    fairnessKey: body.fairnessKey ?? null,
+    cost: body.cost,
     tags: body.tags,
     metadata: body.metadata,
     headers: body.headers,
@@ -232,10 +235,16 @@ export function templateFrom(body: TemplateBody, runAt: number) {
 /**
  * A hash that is equal for repeats of a request and different for other requests. It covers the
  * checked envelope with sorted keys, then the bytes of the payload. A `delay` is hashed as it was
- * written, not as an instant.
+ * written, not as an instant. fairnessKey and cost are hashed only if they are not the defaults:
+ * the hashes of earlier requests, which did not have them, stay.
  */
 function requestHash(body: JobBody): string {
-  const { payload, ...envelope } = body
+  const { payload, fairnessKey, cost, ...rest } = body
+  const envelope = {
+    ...rest,
+    fairnessKey: fairnessKey ?? undefined,
+    cost: cost === DEFAULT_COST ? undefined : cost,
+  }
   return createHash('sha256')
     .update(JSON.stringify(envelope, sortKeys))
     .update('\n')
@@ -327,6 +336,8 @@ const jobSummaryFields = {
   idempotencyKey: z.string().nullable(),
   dedupeKey: z.string().nullable(),
   orderingKey: z.string().nullable(),
+  fairnessKey: z.string().nullable(),
+  cost: z.int(),
   scheduleName: z.string().nullable(),
   dependsOn: z.array(z.string()),
   onFinish: onFinishResponse,
@@ -476,6 +487,8 @@ function summary(job: JobSummary) {
     idempotencyKey: job.idempotencyKey,
     dedupeKey: job.dedupeKey,
     orderingKey: job.orderingKey,
+    fairnessKey: job.fairnessKey,
+    cost: job.cost,
     scheduleName: job.scheduleName,
     dependsOn: job.dependsOn,
     onFinish: job.onFinish,

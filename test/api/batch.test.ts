@@ -34,8 +34,9 @@ describe.each(ENGINES)('on %s', (engine) => {
       { ...job, payload: 'x'.repeat(MAX_BODY_BYTES) },
       { ...job, onFinish: 'unknown' },
       { ...job, dependsOn: [NO_JOB] },
+      { ...job, fairnessKey: '..', cost: 0 },
       { ...job, payload: JSON.parse(`${'['.repeat(64)}${']'.repeat(64)}`) },
-      job,
+      { ...job, fairnessKey: 'tenant-7', cost: 3 },
     ])
     expect(found.map(({ status, error }) => [status, error?.code])).toEqual([
       [201, undefined],
@@ -49,12 +50,19 @@ describe.each(ENGINES)('on %s', (engine) => {
       [413, 'payload_too_large'],
       [422, 'endpoint_not_found'],
       [400, 'invalid_request'],
+      [400, 'invalid_request'],
       [400, 'invalid_json'],
       [201, undefined],
     ])
     expect(found[1].error.errors).toMatchObject([{ path: '/colour' }])
     expect(found[4]).toEqual({ status: 200, id: found[2].id, deduplicated: true })
-    for (const i of [0, 12]) await fixture.job(found[i].id, 'succeeded')
+    expect(found[11].error.errors).toMatchObject([{ path: '/fairnessKey' }, { path: '/cost' }])
+    expect(await fixture.job(found[0].id, 'succeeded')).toMatchObject({
+      fairnessKey: null,
+      cost: 1,
+    })
+    const last = await fixture.job(found[13].id, 'succeeded')
+    expect(last).toMatchObject({ fairnessKey: 'tenant-7', cost: 3 })
   })
 
   it('idempotencyKey: is shared with single requests, and works within one batch', async () => {

@@ -81,7 +81,8 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
 
   it('PATCH /jobs/:id: while queued each field it names, and nothing else', async () => {
     const endpoint = await fixture.pulledEndpoint()
-    const id = await endpoint.enqueue({ expiresIn: '1h' })
+    const fields = { fairnessKey: 'f', cost: 7 }
+    const id = await endpoint.enqueue({ expiresIn: '1h', ...fields })
     const change = { priority: 9, tags: ['t'], metadata: { m: '1' }, payload: { n: 2 } }
     const edited = await request('PATCH', `/jobs/${id}`, { ...change, delay: '2h' })
     expect(edited).toMatchObject({ status: 200, body: change })
@@ -91,9 +92,10 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     expect(at(expiring.body.expiresAt) - at(expiring.body.runAt)).toBe(5_400_000)
     const instant = new Date(Date.now() + 3_600_000).toISOString()
     expect((await request('PATCH', `/jobs/${id}`, { runAt: instant })).body.runAt).toBe(instant)
-    const wrong = [{}, { endpoint: endpoint.name }, { delay: '1s', runAt: instant }, { retry: {} }]
+    const twice = { delay: '1s', runAt: instant }
+    const wrong = [{}, { endpoint: endpoint.name }, twice, { retry: {} }, fields, { cost: 7 }]
     for (const body of wrong) expect((await request('PATCH', `/jobs/${id}`, body)).status).toBe(400)
-    expect(await readJob(id)).toMatchObject({ ...change, runAt: instant })
+    expect(await readJob(id)).toMatchObject({ ...change, ...fields, runAt: instant })
     await request('PATCH', `/jobs/${id}`, { delay: '0s' })
     const { body } = await request('POST', `/endpoints/${endpoint.name}/claim`)
     expect(body.jobs[0]).toMatchObject({ id, payload: { n: 2 } })
@@ -353,6 +355,8 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
       retry: { maxAttempts: 4 },
       onFinish: endpoint.name,
       orderingKey: 'o',
+      fairnessKey: 'f',
+      cost: 7,
     }
     const original = await endpoint.post(
       { ...options, delay: '1h', dedupe: { key: 'd', mode: 'reject' } },

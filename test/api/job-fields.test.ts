@@ -235,6 +235,8 @@ describe.each(SQLITE_UNLESS_LONG)('on %s', CONCURRENT, (engine) => {
     const first = await endpoint.post({
       dedupe,
       orderingKey: 'o',
+      fairnessKey: 'f',
+      cost: 2,
       onFinish: endpoint.name,
       retry: { maxAttempts: 7 },
       priority: 1,
@@ -249,6 +251,8 @@ describe.each(SQLITE_UNLESS_LONG)('on %s', CONCURRENT, (engine) => {
       headers: { 'x-long-name': 'long-value' },
       expiresIn: '2h',
       orderingKey: 'other',
+      fairnessKey: 'other',
+      cost: 3,
       retry: { maxAttempts: 2 },
     })
     expect(answer).toMatchObject({
@@ -262,6 +266,8 @@ describe.each(SQLITE_UNLESS_LONG)('on %s', CONCURRENT, (engine) => {
         metadata: { m: '1' },
         headers: { 'x-long-name': '***alue' },
         orderingKey: 'o',
+        fairnessKey: 'f',
+        cost: 2,
         maxAttempts: 7,
         onFinish: { endpoint: endpoint.name },
       },
@@ -325,6 +331,47 @@ describe.each(SQLITE_UNLESS_LONG)('on %s', CONCURRENT, (engine) => {
       wait: '5s',
     })
     expect(next.body.jobs.map((job: Body) => job.id)).toEqual([second])
+  })
+
+  it('fairnessKey: 1 to 256 characters byte for byte, by default null; a notice has that of its job', async () => {
+    const [endpoint, notified] = [await fixture.endpoint(), await fixture.pulledEndpoint()]
+    expect((await endpoint.post()).body.fairnessKey).toBe(null)
+    expect((await endpoint.post({ fairnessKey: null })).body.fairnessKey).toBe(null)
+    for (const fairnessKey of ['a', '...', 'A/b %2F', '\u00e9 e\u0301', '😀'.repeat(128)]) {
+      const made = await endpoint.post({ fairnessKey, onFinish: notified.name })
+      expect(made).toMatchObject({ status: 201, body: { fairnessKey } })
+      expect(await fixture.job(made.body.id, 'succeeded')).toMatchObject({ fairnessKey })
+      const key = encodeURIComponent(fairnessKey)
+      const of = async (name: string) =>
+        (await fixture.get(`/jobs?endpoint=${name}&fairnessKey=${key}`)).items
+      expect(await of(endpoint.name)).toMatchObject([{ id: made.body.id, fairnessKey }])
+      await soon(async () => expect(await of(notified.name)).toMatchObject([{ fairnessKey }]))
+    }
+    const keys = ['', '.', '..', 'x'.repeat(257), 'a\0', '\ud800', 1, {}]
+    await expectRefused('/fairnessKey', ...keys.map((fairnessKey) => ({ fairnessKey })))
+  })
+
+  it('cost: an integer from 1 to 1,000, by default 1; a notice has the default', async () => {
+    const [endpoint, notified] = [await fixture.endpoint(), await fixture.pulledEndpoint()]
+    expect((await endpoint.post()).body.cost).toBe(1)
+    for (const cost of [1, 2, 1_000]) {
+      const made = await endpoint.post({ cost })
+      expect(made).toMatchObject({ status: 201, body: { cost } })
+      expect(await fixture.job(made.body.id, 'succeeded')).toMatchObject({ cost })
+    }
+    await endpoint.post({ cost: 2, onFinish: notified.name })
+    const { body } = await request('POST', `/endpoints/${notified.name}/claim`, { wait: '30s' })
+    expect(body.jobs).toMatchObject([{ cost: 1, fairnessKey: null }])
+    const costs = [0, -1, 1_001, 1.5, '2', null]
+    await expectRefused('/cost', ...costs.map((cost) => ({ cost })))
+  })
+
+  it('fairnessKey: a pulled job shows it, and its cost', async () => {
+    const endpoint = await fixture.pulledEndpoint()
+    const fields = { fairnessKey: 'tenant-7', cost: 12 }
+    const id = await endpoint.enqueue(fields)
+    const { body } = await request('POST', `/endpoints/${endpoint.name}/claim`)
+    expect(body.jobs).toMatchObject([{ id, ...fields }])
   })
 
   it('onFinish: each time the job becomes final a job reports it, once', async () => {
@@ -417,7 +464,11 @@ describe.each(SQLITE_UNLESS_LONG)('on %s', CONCURRENT, (engine) => {
     expect(quoted.headers.get('location')).toBe(`/jobs/${first.body.id}`)
     const text = `{"payload":{},"endpoint":"${endpoint.name}","delay":"1000ms"}`
     expect((await request('POST', '/jobs', text, plain)).status).toBe(200)
-    for (const other of [{ payload: [] }, { delay: '2s' }, { tags: ['t'] }]) {
+    for (const same of [{ fairnessKey: null }, { cost: 1 }]) {
+      expect((await endpoint.post({ delay: '1s', ...same }, plain)).status).toBe(200)
+    }
+    const others = [{ payload: [] }, { delay: '2s' }, { tags: ['t'] }]
+    for (const other of [...others, { fairnessKey: 'f' }, { cost: 2 }]) {
       const answer = await endpoint.post({ delay: '1s', ...other }, plain)
       expect(answer).toMatchObject({ status: 422, body: { code: 'idempotency_key_reused' } })
     }

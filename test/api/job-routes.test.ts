@@ -42,6 +42,8 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
       idempotencyKey: null,
       dedupeKey: null,
       orderingKey: null,
+      fairnessKey: null,
+      cost: 1,
       scheduleName: null,
       dependsOn: [],
       onFinish: null,
@@ -155,6 +157,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
           payload: i,
           tags: i % 2 === 0 ? ['even', 'all'] : ['all'],
           dedupe: { key: `key-${i}`, mode: 'keep' },
+          fairnessKey: i < 2 ? 'tenant/7' : 'tenant',
         }),
       )
     }
@@ -172,6 +175,11 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     expect(await of('tag=none')).toEqual([])
     expect(await of('dedupeKey=key-1')).toEqual([second])
     expect(await of('dedupeKey=key-0')).toEqual([first])
+    expect(await of('fairnessKey=tenant%2F7')).toEqual([second, first])
+    expect(await of('fairnessKey=tenant%2F7&state=queued')).toEqual([second])
+    const alone = await request('GET', '/jobs?fairnessKey=tenant')
+    expect(alone).toMatchObject({ status: 400, body: { code: 'invalid_request' } })
+    expect(alone.body.errors).toMatchObject([{ path: 'query/endpoint' }])
     const middle = (await readJob(ids[3] as string)).createdAt
     const later = await of(`createdAfter=${middle}`)
     const earlier = await of(`createdBefore=${middle}`)

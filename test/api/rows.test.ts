@@ -61,6 +61,8 @@ const TABLES = {
       'expiresIn',
       'dedupe',
       'orderingKey',
+      'fairnessKey',
+      'cost',
       'tags',
       'metadata',
       'headers',

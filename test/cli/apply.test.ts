@@ -35,6 +35,8 @@ schedules:
     startAt: 2030-01-01T01:00:00+01:00
     timeout: 60s
     retry: {maxAttempts: 2}
+    fairnessKey: reports
+    cost: 10
     tags: [report]
     headers: {x-short: abc}
 `
@@ -113,11 +115,14 @@ describe('apply', () => {
     const changed = FILE.replace('timeout: 90s', 'timeout: 2m')
       .replace('a-long-secret-1234', 'a-long-secret-5678')
       .replace('rows: [1, null, "x"]', 'rows: []')
+      .replace('fairnessKey: reports', 'fairnessKey: null')
+      .replace('cost: 10', 'cost: 11')
     const { stdout } = await apply(changed)
     expect(stdout).toContain('~ endpoint invoice-pdf\n')
     expect(stdout).toContain('    timeout: "1m30s" → "2m"\n')
     expect(stdout).toContain('headers: {"X-Api-Key":"***1234"} → {"X-Api-Key":"***5678"}')
     expect(stdout).toContain('= endpoint notified\n~ schedule nightly\n    payload: ')
+    expect(stdout).toContain('    fairnessKey: "reports" → null\n    cost: 10 → 11\n')
     expect(stdout).toContain('0 new, 2 changed, 1 unchanged')
     expect(stdout).not.toContain('a-long-secret')
     expect(await read('/endpoints/invoice-pdf')).toMatchObject({ timeout: '2m' })

@@ -65,11 +65,20 @@ describe('enqueue', () => {
   })
 
   it('gives the job what its options say', async () => {
-    const words = ['--delay', '1h', '--priority', '9', '--tag', 'a', '--tag', 'b']
+    const keys = ['--fairness-key', 'tenant 7', '--cost', '12']
+    const words = ['--delay', '1h', '--priority', '9', '--tag', 'a', '--tag', 'b', ...keys]
     const { stdout } = await shell.run(['enqueue', name, '"x"', ...words, '--json'])
     const made = JSON.parse(stdout)
     expect(made).toMatchObject({ priority: 9, tags: ['a', 'b'], payload: 'x', state: 'queued' })
+    expect(made).toMatchObject({ fairnessKey: 'tenant 7', cost: 12 })
     expect(Date.parse(made.runAt) - Date.parse(made.createdAt)).toBeGreaterThan(3_500_000)
+    const shown = (await shell.run(['get', made.id])).stdout
+    expect(shown).toMatch(/^fairness key +tenant 7$/m)
+    expect(shown).toMatch(/^cost +12$/m)
+    await enqueued({ fairnessKey: 'tenant' })
+    const filter = ['--endpoint', name, '--fairness-key', 'tenant 7']
+    const listed = await shell.run(['jobs', ...filter, '--json'])
+    expect(JSON.parse(listed.stdout).items).toMatchObject([{ id: made.id }])
   })
 
   it('with --wait exits as the job ends', DEADLINE, async () => {

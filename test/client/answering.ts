@@ -10,7 +10,15 @@ export const JOB: Job = {
   ...{ attemptCount: 1, maxAttempts: 10, fence: 1, lease: null, progress: null, failure: null },
   ...{ payload: {}, payloadBytes: 2, timeout: null, retry: null, headers: {}, tags: [] },
   ...{ metadata: {}, idempotencyKey: null, dedupeKey: null, orderingKey: null },
-  ...{ scheduleName: null, dependsOn: [], onFinish: null, version: 3, attempts: [] },
+  ...{
+    fairnessKey: null,
+    cost: 1,
+    scheduleName: null,
+    dependsOn: [],
+    onFinish: null,
+    version: 3,
+    attempts: [],
+  },
   ...{ result: { pages: 3 }, resultTruncated: false },
 }
 export const job = (state: string): Reply => ({

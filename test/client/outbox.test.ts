@@ -34,7 +34,7 @@ describe('the document of a job', () => {
   })
 
   it('has null where null means none', () => {
-    const none = { expiresIn: null, orderingKey: null, onFinish: null }
+    const none = { expiresIn: null, orderingKey: null, fairnessKey: null, onFinish: null }
     expect(outboxDocument({ endpoint: 'a', payload: null, ...none })).toMatchObject({
       ...none,
       payloadJson: 'null',
@@ -46,6 +46,7 @@ describe('the document of a job', () => {
     [{ runAt: null }, /^runAt is null/],
     [{ delay: null }, /^delay is null/],
     [{ priority: null }, /^priority is null/],
+    [{ cost: null }, /^cost is null/],
     [{ tags: null }, /^tags is null/],
     [{ endpoint: null }, /^endpoint is null/],
     [{ endpoint: undefined }, /^endpoint is not a name/],

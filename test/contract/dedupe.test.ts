@@ -84,6 +84,8 @@ describe.each(ENGINES)('on %s', (engine) => {
     const before = await askFirstWithKey(store, endpoint, {
       maxAttempts: 3,
       orderingKey: 'a',
+      fairnessKey: 'tenant a',
+      cost: 2,
       onFinish: { endpoint: notified, states: ['dead'] },
       tags: ['old'],
       headers: { 'x-old': '1' },
@@ -102,6 +104,8 @@ describe.each(ENGINES)('on %s', (engine) => {
       ...fields,
       maxAttempts: 8,
       orderingKey: 'b',
+      fairnessKey: 'tenant b',
+      cost: 3,
       onFinish: { endpoint: other, states: ['succeeded'] },
     })
     const after = await jobOf(store, before.id)
@@ -116,6 +120,8 @@ describe.each(ENGINES)('on %s', (engine) => {
       maxAttempts: 3,
       attemptsLeft: 3,
       orderingKey: 'a',
+      fairnessKey: 'tenant a',
+      cost: 2,
       onFinish: before.onFinish,
       version: before.version + 1,
     })

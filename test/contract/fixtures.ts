@@ -86,6 +86,8 @@ export function newJob(store: Store, endpoint: string, fields: Partial<NewJob> =
     idempotency: null,
     dedupe: null,
     orderingKey: null,
+    fairnessKey: null,
+    cost: 1,
     dependsOn: [],
     onFinish: 'inherited',
     scheduleName: null,

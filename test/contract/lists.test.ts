@@ -173,6 +173,40 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect(none).toEqual({ items: [], next: null })
   })
 
+  test('jobs of an endpoint are listed by their fairness key, whatever else the filter has', async () => {
+    const { store } = place
+    const [endpoint, other] = [await addEndpoint(store), await addEndpoint(store)]
+    const fairnessKey = 'tenant 7'
+    const [final, tags] = [['dead', 'cancelled', 'succeeded'] as const, ['t']]
+    const ids: string[] = []
+    for (const [i, state] of final.entries()) {
+      for (const key of [fairnessKey, 'tenant 70', null]) {
+        const createdAt = START + i * 60_000
+        await enqueueOne(store, endpoint, { createdAt, tags, fairnessKey: key })
+        const claimed = await claimOne(store, endpoint)
+        await bringTo(store, claimed, state)
+        if (key === fairnessKey) ids.push(claimed.jobId)
+      }
+    }
+    const dedupe = { key: `of-${endpoint}`, mode: 'keep' as const }
+    const queued = await enqueueOne(store, endpoint, { tags, dedupe, fairnessKey })
+    await enqueueOne(store, other, { tags, fairnessKey })
+    const of = async (more: Partial<JobQuery>) =>
+      idsOf((await pagesOf(store, { endpoint, fairnessKey, ...more, limit: 1 })).flat())
+    const all = [...ids, queued.id]
+    expect(await of({})).toEqual(all.toReversed())
+    expect(await of({ oldestFirst: true })).toEqual(all)
+    expect(await of({ tag: 't' })).toEqual(all.toReversed())
+    expect(await of({ states: ['queued', 'succeeded'] })).toEqual([queued.id, ids[2]])
+    expect(await of({ states: ['dead', 'cancelled'] })).toEqual([ids[1], ids[0]])
+    expect(await of({ states: ['running'] })).toEqual([])
+    expect(await of({ dedupeKey: dedupe.key })).toEqual([queued.id])
+    expect(await of({ failureReason: 'rejected' })).toEqual([ids[0]])
+    expect(await of({ fairnessKey: 'tenant' })).toEqual([])
+    const running = await claimOne(store, endpoint)
+    expect(await of({ states: ['running'] })).toEqual([running.jobId])
+  })
+
   test('dead jobs are listed by the reason of their failure', async () => {
     const { store } = place
     const endpoint = await addEndpoint(store)

@@ -54,7 +54,9 @@ describe.each(ENGINES)('on %s', (engine) => {
 
   test('the notice of a success has its result as it came, and the metadata', async () => {
     const { store } = place
-    const { notified, claimed } = await claimWithNotice({ metadata: { customer: '7' } })
+    const { notified, claimed } = await claimWithNotice({
+      ...{ metadata: { customer: '7' }, fairnessKey: 'tenant-7', cost: 3 },
+    })
     const result = '{"id":12345678901234567890}'
     await store.settle([{ ...success(store, claimed), result }])
     const { jobId, endpoint } = claimed
@@ -63,7 +65,10 @@ describe.each(ENGINES)('on %s', (engine) => {
         `"metadata":{"customer":"7"},"result":${result}}`,
     ])
     expect(await noticesAt(notified)).toMatchObject([
-      { state: 'queued', onFinish: null, isBlocked: false, idempotencyKey: null, tags: [] },
+      {
+        ...{ state: 'queued', onFinish: null, isBlocked: false, idempotencyKey: null, tags: [] },
+        ...{ fairnessKey: 'tenant-7', cost: 1 },
+      },
     ])
     expect((await store.due(claimed.claimedAt - 1)).endpoints).toContain(notified)
   })

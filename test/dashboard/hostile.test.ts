@@ -56,6 +56,7 @@ describe.skipIf(CHROMIUM === null)('text that a client or a handler wrote', () =
       tags,
       metadata: { '<svg/onload=hit()>': `${MARKUP}${TURNED}` },
       orderingKey: MARKUP,
+      fairnessKey: MARKUP,
       dedupe: { key: MARKUP, mode: 'keep' },
     })
     lineId = await enqueue('line', { payload: LONG_LINE, metadata: { line: 'W'.repeat(512) } })

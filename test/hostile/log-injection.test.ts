@@ -52,7 +52,8 @@ describe.each(SQLITE_UNLESS_LONG)('on %s', (engine) => {
     }
     await exchange(fixture.posthorn.url(), `${INJECTION}\r\n\r\n`)
     const job = { endpoint: 'known', payload: INJECTION, tags: [INJECTION.slice(0, 60)] }
-    const more = { metadata: { [INJECTION.slice(0, 60)]: INJECTION }, orderingKey: INJECTION }
+    const keys = { orderingKey: INJECTION, fairnessKey: INJECTION }
+    const more = { metadata: { [INJECTION.slice(0, 60)]: INJECTION }, ...keys }
     const answer = await fixture.ask('POST', '/jobs', JSON.stringify({ ...job, ...more }))
     expect(answer.status).toBe(201)
     const key = JSON.stringify({ name: INJECTION.slice(0, 90), scope: 'work' })

@@ -19,6 +19,8 @@ function decide(
     onFinish: 'inherited',
     dependsOn: [],
     orderingKey: null,
+    fairnessKey: null,
+    cost: 1,
     ...fields,
   }
   return decideAcceptance(

@@ -15,6 +15,7 @@ const finished = {
   result: '{"id":12345678901234567890,"b":1,"a":2}',
   failure: null,
   metadata: { customer: '7' },
+  fairnessKey: 'tenant-7',
   hops: 2,
 } as const
 
@@ -49,7 +50,8 @@ describe('a notice', () => {
     const page = readFileSync(join(import.meta.dirname, '../../docs/on-finish.md'), 'utf8')
     const shown = JSON.parse(/```json\n(.*?)```/s.exec(page)?.[1] ?? '')
     const { jobId: id, ...rest } = shown
-    const payload = textOf({ ...rest, id, createdAt: NOW, result: null, hops: 0 }, 1, 'alerts', NOW)
+    const unseen = { createdAt: NOW, result: null, fairnessKey: null, hops: 0 }
+    const payload = textOf({ ...rest, id, ...unseen }, 1, 'alerts', NOW)
     expect(JSON.parse(payload)).toEqual(shown)
   })
 
@@ -64,6 +66,8 @@ describe('a notice', () => {
       onFinish: null,
       dependsOn: [],
       orderingKey: null,
+      fairnessKey: 'tenant-7',
+      cost: 1,
       dedupe: null,
       idempotency: null,
     })

@@ -69,13 +69,14 @@ describe('a job that is inserted into the outbox', () => {
       rawPayload: '{"n": 1.0}',
       ...{ runAt: runAt.toISOString(), priority: 9, tags: ['a'], metadata: { order: '7' } },
       ...{ expiresIn: '1d', timeout: '5s', retry: { maxAttempts: 2 } },
+      ...{ fairnessKey: 'tenant-7', cost: 4 },
     })
     // Drivers of other languages may write instants as dates.
     await outbox.insertOne({ ...document, runAt })
     const job = await fixture.job(document._id, 'queued')
     expect(job).toMatchObject({
       ...{ runAt: runAt.toISOString(), priority: 9, tags: ['a'], metadata: { order: '7' } },
-      ...{ timeout: '5s', maxAttempts: 2 },
+      ...{ timeout: '5s', maxAttempts: 2, fairnessKey: 'tenant-7', cost: 4 },
       expiresAt: new Date(runAt.getTime() + 86_400_000).toISOString(),
     })
     const bytes = await fetch(`${posthorn.url()}/jobs/${document._id}/payload`)

@@ -1,4 +1,6 @@
 import { beforeAll, describe, expect, it } from 'vitest'
+import { parseEnvelope, REQUEST_LIMITS } from '../../src/wire/envelope.ts'
+import { jobBody, newJobFrom } from '../../src/wire/jobs.ts'
 import { serveApp, useServedApp } from '../support/served-app.ts'
 
 const served = useServedApp()
@@ -53,6 +55,8 @@ describe('a job that was enqueued', () => {
       metadata: { order: '7' },
       dedupeKey: null,
       orderingKey: null,
+      fairnessKey: null,
+      cost: 1,
       scheduleName: null,
       dependsOn: [],
       timeout: null,
@@ -133,6 +137,22 @@ describe('an idempotency key', () => {
     expect(again.body).toEqual({ ...first.body, deduplicated: true })
     expect(first.body).toMatchObject({ idempotencyKey: 'order-1' })
     expect(first.body).not.toHaveProperty('deduplicated')
+  })
+
+  it('is stored with the hash of a time without fairnessKey and cost, unless they are set', () => {
+    const hashOf = (fields: string): string | undefined => {
+      const text = `{"endpoint":"work","payload":{"a":1}${fields}}`
+      const body = jobBody.parse(parseEnvelope(Buffer.from(text), REQUEST_LIMITS))
+      return newJobFrom(body, 'k', { trace: null, hops: 0 }, 0).idempotency?.requestHash
+    }
+    const old = 'GlONo5t8o5DkDFoHsvC6dmjJBdpEpCtx2zfhmYrfoFI='
+    for (const fields of ['', ',"cost":1', ',"fairnessKey":null,"cost":1']) {
+      expect([fields, hashOf(fields)]).toEqual([fields, old])
+    }
+    const full = ',"priority":7,"tags":["t"],"orderingKey":null,"delay":"1s"'
+    expect(hashOf(full)).toBe('h8kUacly6gSeF52jaPqvnKXF8023RALjCG4833GExhs=')
+    const others = [',"cost":2', ',"fairnessKey":"2"', ',"fairnessKey":"2","cost":2'].map(hashOf)
+    expect(new Set([old, ...others]).size).toBe(4)
   })
 
   it('is refused with another payload or another field', async () => {

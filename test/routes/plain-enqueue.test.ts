@@ -96,10 +96,15 @@ const ACCEPTED: [what: string, body: string, headers?: object][] = [
       retry: { maxAttempts: 3 },
       timeout: '9s',
       orderingKey: 'k',
+      fairnessKey: 'f',
+      cost: 9,
       expiresIn: '2h',
       onFinish: 'notices',
     }),
   ],
+  ['a fairness key', job({ fairnessKey: 'tenant-7' })],
+  ['a cost', job({ cost: 1_000 })],
+  ['no fairness key', job({ fairnessKey: null, cost: 1 })],
   ['a request id', job(), { 'x-request-id': 'mine-1' }],
   ['an idempotency key', job(), { 'idempotency-key': 'k1' }],
   ['a trace context', job(), { traceparent: `00-${'1'.repeat(32)}-${'2'.repeat(16)}-01` }],
@@ -125,6 +130,8 @@ const REFUSED: [what: string, status: number, body: string | Buffer, headers?: o
   ['no payload', 400, '{"endpoint":"work"}'],
   ['several wrong fields', 400, job({ endpoint: 'A B', priority: 1.5, delay: 'soon' })],
   ['a number out of range', 400, '{"endpoint":"work","payload":1,"priority":1e999}'],
+  ['a wrong fairness key', 400, job({ fairnessKey: '..' })],
+  ['a wrong cost', 400, job({ cost: 0 })],
   ['a runAt too far ahead', 400, job({ runAt: '2099-01-01T00:00:00Z' })],
   ['a duplicate key', 400, '{"endpoint":"work","endpoint":"work","payload":1}'],
   [
@@ -160,7 +167,9 @@ test('answers a repeat alike: with the job that exists, or with the conflict', a
   expect((await same(job(), key)).status).toBe(201)
   expect((await same(job(), key)).status).toBe(200)
   expect((await same(job(), { ...key, prefer: 'return=minimal' })).status).toBe(200)
+  expect((await same(job({ fairnessKey: null, cost: 1 }), key)).status).toBe(200)
   expect((await same(job({ priority: 1 }), key)).status).toBe(422)
+  expect((await same(job({ cost: 2 }), key)).status).toBe(422)
 })
 
 // Both servers get it, because a later test compares their counts.

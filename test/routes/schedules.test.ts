@@ -35,6 +35,8 @@ describe('a schedule', () => {
       retry: null,
       expiresIn: null,
       orderingKey: null,
+      fairnessKey: null,
+      cost: 1,
       tags: [],
       metadata: {},
       headers: {},
@@ -71,6 +73,8 @@ describe('a schedule', () => {
       retry: { maxAttempts: 2, backoff: { type: 'schedule', delays: ['60s'], jitter: 0 } },
       expiresIn: '24h',
       orderingKey: 'one',
+      fairnessKey: 'tenant-7',
+      cost: 3,
       tags: ['a', 'b'],
       metadata: { k: 'v' },
       headers: { 'x-key': 'very-secret-9876' },
@@ -89,6 +93,8 @@ describe('a schedule', () => {
     })
     expect(made.body.nextRuns[1]).toBe('2030-01-01T01:30:00.000Z')
     expect(await read('full')).toEqual(made.body)
+    const { body } = await request('POST', '/schedules/full/run').expect(201)
+    expect(body).toMatchObject({ orderingKey: 'one', fairnessKey: 'tenant-7', cost: 3 })
   })
 
   it('names an onFinish that exists, and runs after that one is gone', async () => {

@@ -17,6 +17,8 @@ const TEMPLATE: JobTemplate = {
   retry: null,
   expiresInMs: null,
   orderingKey: null,
+  fairnessKey: null,
+  cost: 1,
   tags: [],
   metadata: {},
   headers: {},

@@ -132,6 +132,8 @@ async function readAll(store: Store, endpoint: string, jobId: string): Promise<v
     { tag: 'a' },
     { dedupeKey: 'd' },
     { dedupeKey: 'd', endpoint },
+    { fairnessKey: 'd', endpoint },
+    { fairnessKey: 'd', endpoint, states: ['dead' as const] },
     { failureReason: 'expired' as const },
     { endpoint, failureReason: 'expired' as const },
     { tag: 'a', endpoint, createdAfter: now - 1_000 },

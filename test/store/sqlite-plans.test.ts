@@ -38,6 +38,7 @@ const WALKS = SCOPES.flatMap((scope) => [
   ['all', jobs.walkSql(scope)] as const,
   ['by state', jobs.walkSql({ ...scope, states: ['queued', 'succeeded'] })] as const,
   ['by tag', jobs.walkSql({ ...scope, tag: 'red' })] as const,
+  ['by fairness key', jobs.walkSql({ ...scope, fairnessKey: 'k' })] as const,
   ['by reason', jobs.walkSql({ ...scope, failureReason: 'expired' })] as const,
   ['its last entry', jobs.lastLookedAtSql(scope)] as const,
 ])

@@ -184,6 +184,7 @@ async function enqueueNotices(context: MongoContext, finished: FinishedJob[]): P
       result: job.result,
       failure: failureOf(job),
       metadata: JSON.parse(job.metadata) as Record<string, string>,
+      fairnessKey: job.fairnessKey ?? null,
       hops: job.hops,
     }
     const notice = noticeOf(finishedJob, job.finishes, onFinish.endpoint, now)

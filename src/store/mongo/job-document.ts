@@ -8,6 +8,7 @@ import { attemptEndedByStore, type StoreEnd } from '../../job/attempt.ts'
 import {
   type Attempt,
   type ClaimedJob,
+  DEFAULT_COST,
   type Failure,
   type FailureReason,
   isFinal,
@@ -85,10 +86,7 @@ export interface JobDocument {
   // contain only jobs that have them.
   /** The key of the request that created the job. */
   idempotencyKey?: string
-  /**
-   * All its idempotency keys: requests with its dedupe key add theirs. The key of the request that
-   * created it comes first.
-   */
+  /** Requests with its dedupe key add theirs. That of the request that created it comes first. */
   keys?: { key: string; hash: string }[]
   dedupeKey?: string
   /** The dedupe key of the job, as long as no other job may have it. */
@@ -97,6 +95,9 @@ export interface JobDocument {
   /** The payload is no longer that of the request that created the job. */
   payloadChanged?: true
   orderingKey?: string
+  fairnessKey?: string
+  /** Absent: DEFAULT_COST. */
+  cost?: number
   /** The ordering key of the job, while it has the slot of that key. */
   orderingSlot?: string
   dependsOn?: string[]
@@ -109,10 +110,7 @@ export interface JobDocument {
   freedAt?: Date
   /** When it was last unblocked: it is due since this or its runAt, whichever is later. */
   promotedAt?: Date
-  /**
-   * The instant from which the sweep may check this blocked job. Absent once the sweep has checked
-   * it.
-   */
+  /** From when the sweep may check this blocked job. Absent once the sweep has checked it. */
   recheckAt?: Date
   hasDependents?: true
   originKey?: string
@@ -362,6 +360,8 @@ export function summaryOf(
     idempotencyKey: document.idempotencyKey ?? null,
     dedupeKey: document.dedupeKey ?? null,
     orderingKey: document.orderingKey ?? null,
+    fairnessKey: document.fairnessKey ?? null,
+    cost: document.cost ?? DEFAULT_COST,
     scheduleName: document.scheduleName ?? null,
     dependsOn: document.dependsOn ?? [],
     waitingFor: document.waitingFor ?? [],
@@ -581,7 +581,7 @@ function openHeaders(
 }
 
 function keyFields(job: NewJob): Partial<JobDocument> {
-  const { idempotency, dedupe, orderingKey, originKey, originHash } = job
+  const { idempotency, dedupe, orderingKey, fairnessKey, cost, originKey, originHash } = job
   return {
     ...(idempotency === null
       ? {}
@@ -591,6 +591,8 @@ function keyFields(job: NewJob): Partial<JobDocument> {
         }),
     ...(dedupe === null ? {} : { dedupeKey: dedupe.key, dedupeHolder: dedupe.key }),
     ...(orderingKey === null ? {} : { orderingKey }),
+    ...(fairnessKey === null ? {} : { fairnessKey }),
+    ...(cost === DEFAULT_COST ? {} : { cost }),
     ...(originKey === null ? {} : { originKey }),
     ...(originHash === undefined ? {} : { originHash }),
   }

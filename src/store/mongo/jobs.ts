@@ -135,35 +135,38 @@ interface Walk {
 }
 
 async function walkOf(context: MongoContext, query: JobQuery, deadline: Deadline): Promise<Walk> {
-  const { endpoint, tag, dedupeKey, failureReason } = query
+  const { endpoint, tag, dedupeKey, fairnessKey, failureReason } = query
   const range = idRangeOf(query)
   // A failure is of a dead job: a retry removes it.
   const states = query.states ?? (failureReason === undefined ? [] : ['dead'])
   const ofEndpoint = endpoint === undefined ? {} : { endpoint }
   const inStates = states.length === 0 ? {} : { state: { $in: storedStates(states) } }
-  const failed = failureReason === undefined ? {} : { failureReason }
+  const filtered = {
+    ...(failureReason === undefined ? {} : { failureReason }),
+    ...(fairnessKey === undefined ? {} : { fairnessKey }),
+  }
   const tagged = tag === undefined ? {} : { tags: tag }
   if (dedupeKey !== undefined) {
-    const rest = orNull({ ...ofEndpoint, ...inStates, ...failed, ...tagged })
+    const rest = orNull({ ...ofEndpoint, ...inStates, ...filtered, ...tagged })
     return { hint: 'by_dedupe_key', indexed: { dedupeKey }, range, rest }
   }
   if (tag !== undefined) {
-    const rest = orNull({ ...ofEndpoint, ...inStates, ...failed })
+    const rest = orNull({ ...ofEndpoint, ...inStates, ...filtered })
     return { hint: 'by_tag', indexed: tagged, range, rest }
   }
   if (states.length > 0 && states.every((state) => UNSUCCESSFUL.has(state))) {
     const hint = endpoint === undefined ? 'unsuccessful' : 'unsuccessful_of_endpoint'
-    return { hint, indexed: { ...ofEndpoint, ...inStates }, range, rest: orNull(failed) }
+    return { hint, indexed: { ...ofEndpoint, ...inStates }, range, rest: orNull(filtered) }
   }
   if (states.length > 0 && states.every((state) => state === 'running')) {
     const names = endpoint === undefined ? await namesToMerge(context, deadline) : [endpoint]
     if (names !== null) {
       const indexed = { endpoint: { $in: names }, state: 'running' as const }
-      return { hint: 'running', indexed, range, rest: orNull(failed) }
+      return { hint: 'running', indexed, range, rest: orNull(filtered) }
     }
   }
   const hint = endpoint === undefined ? BY_ID.hint : 'by_endpoint'
-  return { hint, indexed: ofEndpoint, range, rest: orNull({ ...inStates, ...failed }) }
+  return { hint, indexed: ofEndpoint, range, rest: orNull({ ...inStates, ...filtered }) }
 }
 
 /**

@@ -287,12 +287,16 @@ async function planOf(db: Db, command: Document, text: string): Promise<CommandP
   }
 }
 
+/** The conditions of lists that no index serves. */
+const LIST_FILTERS = ['failureReason', 'fairnessKey']
+
 /** Findings that are not a fault for this command with so few documents. */
 function allowedFor(command: Document, explained: Document, counts: PlanCounts[]): PlanFault[] {
   // mongod may sort few documents in memory, although another plan takes them in order.
   if (hasOrderedPlan(explained)) return ['sort', 'many_keys']
   // A page of a list reads up to MAX_ENTRIES_PER_PAGE entries for a condition that no index serves.
-  const isFiltered = command.find !== undefined && fieldsIn(command).includes('failureReason')
+  const isList = command.find !== undefined && Object.keys(command.sort ?? {})[0] === '_id'
+  const isFiltered = isList && fieldsIn(command).some((field) => LIST_FILTERS.includes(field))
   const isSmall = counts.every(
     ({ keysExamined, results }) => keysExamined <= MAX_KEYS_PER_RESULT * results + NOTABLE_KEYS,
   )

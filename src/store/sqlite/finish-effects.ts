@@ -29,7 +29,7 @@ select ${COLUMNS} from jobs where effects_pending = 1 order by seq limit 1`
 export const EFFECTS_OF = `select ${COLUMNS} from jobs where effects_pending = 1 and seq = $seq`
 /** The fields that the notice of a job reports. */
 export const REPORTED_OF = `
-select created_at, result, metadata, failure_reason, failure_message, trace from jobs
+select created_at, result, metadata, fairness_key, failure_reason, failure_message, trace from jobs
 where seq = $seq`
 
 /** A disabled endpoint counts, too: its notices wait there. */
@@ -128,6 +128,7 @@ function enqueueNotice(database: Database, row: FinishedRow): void {
       failure:
         failure_reason === null ? null : { reason: failure_reason, message: failure_message ?? '' },
       metadata: parsed(reported.metadata, {}),
+      fairnessKey: reported.fairness_key,
       hops: originOf(reported.trace).hops,
     },
     row.finishes,
@@ -150,6 +151,7 @@ interface ReportedRow {
   created_at: number
   result: string | null
   metadata: string | null
+  fairness_key: string | null
   failure_reason: FailureReason | null
   failure_message: string | null
   trace: string | null

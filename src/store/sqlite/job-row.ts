@@ -6,6 +6,7 @@ import type { Acceptance } from '../../job/acceptance.ts'
 import { attemptEndedByStore, type StoreEnd } from '../../job/attempt.ts'
 import {
   type Attempt,
+  DEFAULT_COST,
   type FailureReason,
   type Job,
   type JobState,
@@ -23,9 +24,9 @@ import type { KeyRing } from './key-file.ts'
 export const SUMMARY_COLUMNS = `id, endpoint, state, blocked, priority, run_at, first_run_at,
   promoted_at, created_at, started_at, finished_at, expires_at, attempt_count, attempts_left,
   max_attempts, free_attempts, fence, version, worker_id, claimed_at, lease_wall, awaiting,
-  timeout_ms, payload_bytes, idempotency_key, dedupe_key, ordering_key, schedule_name,
-  notice_endpoint, notice_states, retry, headers, tags, metadata, depends_on, waiting_for,
-  progress, failure_reason, failure_message`
+  timeout_ms, payload_bytes, idempotency_key, dedupe_key, ordering_key, fairness_key,
+  cost, schedule_name, notice_endpoint, notice_states, retry, headers, tags, metadata, depends_on,
+  waiting_for, progress, failure_reason, failure_message`
 
 export const JOB_COLUMNS = `${SUMMARY_COLUMNS}, result, result_truncated, attempts,
   (select bytes from payloads where payloads.seq = jobs.seq) as payload`
@@ -58,6 +59,8 @@ export interface SummaryRow {
   idempotency_key: string | null
   dedupe_key: string | null
   ordering_key: string | null
+  fairness_key: string | null
+  cost: number
   schedule_name: string | null
   notice_endpoint: string | null
   notice_states: string | null
@@ -85,8 +88,8 @@ export interface JobRow extends RowWithAttempts {
 const PLAIN_COLUMNS = `id, endpoint, priority, run_at, due_at, first_run_at, created_at, expires_at,
   attempts_left, max_attempts, timeout_ms, payload_bytes, idempotency_key, has_key, request_hash,
   retry, headers, tags, metadata`
-const OTHER_COLUMNS = `blocked, recheck, dedupe_key, ordering_key, origin_key, schedule_name,
-  notice_endpoint, notice_states, depends_on, waiting_for, trace`
+const OTHER_COLUMNS = `blocked, recheck, dedupe_key, ordering_key, fairness_key, cost, origin_key,
+  schedule_name, notice_endpoint, notice_states, depends_on, waiting_for, trace`
 
 /** The insert for most jobs: each column that is not named saves the binding of a null. */
 export const INSERT_PLAIN = insertSql<PlainValues>(PLAIN_COLUMNS)
@@ -132,6 +135,8 @@ function isPlain(job: NewJob, { onFinish }: Acceptance): boolean {
     job.trace === null &&
     job.hops === 0 &&
     job.orderingKey === null &&
+    job.fairnessKey === null &&
+    job.cost === DEFAULT_COST &&
     job.dependsOn.length === 0
   )
 }
@@ -147,7 +152,8 @@ type PlainValues = [
 ]
 
 type OtherValues = [
-  ...[blocked: 0 | 1, recheck: 0 | 1, dedupeKey: Text, orderingKey: Text, originKey: Text],
+  ...[blocked: 0 | 1, recheck: 0 | 1, dedupeKey: Text, orderingKey: Text],
+  ...[fairnessKey: Text, cost: number, originKey: Text],
   ...[scheduleName: Text, noticeEndpoint: Text, noticeStates: Text],
   ...[dependsOn: Text, waitingFor: Text, trace: Text],
 ]
@@ -185,6 +191,8 @@ function otherValues(job: NewJob, acceptance: Acceptance): OtherValues {
     isDoomed ? 1 : 0,
     job.dedupe?.key ?? null,
     job.orderingKey,
+    job.fairnessKey,
+    job.cost,
     job.originKey,
     job.scheduleName,
     onFinish?.endpoint ?? null,
@@ -254,6 +262,8 @@ export function toSummary(row: SummaryRow, keys: KeyRing): JobSummary {
     idempotencyKey: row.idempotency_key,
     dedupeKey: row.dedupe_key,
     orderingKey: row.ordering_key,
+    fairnessKey: row.fairness_key,
+    cost: row.cost,
     scheduleName: row.schedule_name,
     dependsOn: parsed(row.depends_on, []),
     waitingFor: parsed(row.waiting_for, []),

@@ -109,7 +109,7 @@ function stretchOf({ after, createdAfter, createdBefore, oldestFirst }: JobQuery
 /** Which filters a query has; their values are parameters. */
 type Filters = Pick<
   JobQuery,
-  'endpoint' | 'states' | 'tag' | 'dedupeKey' | 'failureReason' | 'oldestFirst'
+  'endpoint' | 'states' | 'tag' | 'dedupeKey' | 'fairnessKey' | 'failureReason' | 'oldestFirst'
 >
 
 function directionOf({ oldestFirst }: Pick<JobQuery, 'oldestFirst'>): 'asc' | 'desc' {
@@ -126,13 +126,14 @@ export function walkSql(query: Filters): string {
     query.dedupeKey === undefined || query.endpoint === undefined
       ? 'true'
       : 'found_endpoint = $endpoint',
+    query.fairnessKey === undefined ? 'true' : 'found_key = $fairnessKey',
     query.failureReason === undefined ? 'true' : 'found_reason = $failureReason',
     query.tag === undefined
       ? 'true'
       : 'exists (select 1 from json_each(found_tags) where value = $tag)',
   ]
   const found = `seq as found, state as found_state, endpoint as found_endpoint,
-      failure_reason as found_reason, tags as found_tags`
+      fairness_key as found_key, failure_reason as found_reason, tags as found_tags`
   return `select ${SUMMARY_COLUMNS} from (
       select ${found} from jobs
       where ${rangeSql(query)} order by id ${directionOf(query)} limit ${MAX_ENTRIES_PER_PAGE})
@@ -155,11 +156,11 @@ function rangeSql({ endpoint, dedupeKey }: Filters): string {
 /** Reads jobs of all states in order of id, and stops at its limit of entries. */
 function pageByWalking(database: Database, query: JobQuery, stretch: Stretch): Page<JobSummary> {
   const { connection, keys } = database
-  const { endpoint, dedupeKey, failureReason, tag } = query
+  const { endpoint, dedupeKey, fairnessKey, failureReason, tag } = query
   const range = given({ ...stretch, ...(dedupeKey === undefined ? { endpoint } : { dedupeKey }) })
   const rows = connection.statement(walkSql(query)).all({
     ...range,
-    ...given({ endpoint, failureReason, tag }),
+    ...given({ endpoint, fairnessKey, failureReason, tag }),
     limit: query.limit + 1,
   }) as unknown as SummaryRow[]
   const items = rows.slice(0, query.limit).map((row) => toSummary(row, keys))
@@ -261,15 +262,17 @@ function pageOfLists(
   return { items, next: end }
 }
 
-function matches({ tags, failure }: JobSummary, { tag, failureReason }: JobQuery): boolean {
-  if (tag !== undefined && !tags.includes(tag)) return false
-  return failureReason === undefined || failure?.reason === failureReason
+function matches(job: JobSummary, { tag, fairnessKey, failureReason }: JobQuery): boolean {
+  if (tag !== undefined && !job.tags.includes(tag)) return false
+  if (fairnessKey !== undefined && job.fairnessKey !== fairnessKey) return false
+  return failureReason === undefined || job.failure?.reason === failureReason
 }
 
 /** An equal share of the entries that a page may read. Without a filter, one page is enough. */
-function partSize({ limit, tag, failureReason }: JobQuery, listCount: number): number {
+function partSize(query: JobQuery, listCount: number): number {
+  const { limit, tag, fairnessKey, failureReason } = query
   const share = Math.floor(MAX_ENTRIES_PER_PAGE / Math.max(1, listCount))
-  const isFiltered = tag !== undefined || failureReason !== undefined
+  const isFiltered = [tag, fairnessKey, failureReason].some((filter) => filter !== undefined)
   return isFiltered ? share : Math.min(limit + 1, share)
 }
 

@@ -78,6 +78,8 @@ create table jobs (
   request_hash text,
   dedupe_key text,
   ordering_key text,
+  fairness_key text,
+  cost integer not null default 1,
   -- The ordering key, while this job is the one of the key that may be claimed.
   ordering_slot text,
   origin_key text,

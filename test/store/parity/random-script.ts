@@ -273,6 +273,8 @@ function newJob({ stage, jobs }: World, choose: Choose): NewJob {
         ? null
         : { key: dedupe, mode: choose(['keep', 'replace', 'replace', 'reject'] as const) },
     orderingKey: choose(few),
+    fairnessKey: choose(few),
+    cost: choose([1, 1, 7]),
     dependsOn: [...new Set(dependsOn.map(stage.idOf))],
     onFinish: choose(['inherited', 'inherited', null]),
     metadata: choose([{}, { customer: '7' }]),

@@ -24,6 +24,8 @@ export async function enqueueing(stage: Stage): Promise<void> {
   await stage.endpoint('notifying', { onFinish: { endpoint: 'notified', states: ['dead'] } })
   await stage.endpoint('silent', { onFinish: { endpoint: 'nowhere', states: ['dead'] } })
   await stage.enqueue(stage.job('plain', 'plain'))
+  await stage.enqueue(stage.job('of-a-tenant', 'plain', { fairnessKey: 'tenant 7' }))
+  await stage.enqueue(stage.job('costly', 'plain', { cost: 2 }))
   const full: Partial<NewJob> = {
     runAt: stage.now() + HOUR_MS,
     expiresAt: stage.now() + 2 * HOUR_MS,
@@ -42,6 +44,8 @@ export async function enqueueing(stage: Stage): Promise<void> {
     },
     hops: 2,
     orderingKey: 'customer 7',
+    fairnessKey: 'tenant 7',
+    cost: 1_000,
     dedupe: { key: 'report', mode: 'keep' },
     ...keyed('full'),
   }

@@ -17,6 +17,7 @@ import {
   sweep,
   sweepClean,
 } from '../contract/fixtures.ts'
+import { COMPILE_CACHE } from '../support/process.ts'
 import { useStore } from '../support/stores.ts'
 
 const SETTLER = join(import.meta.dirname, 'sqlite-settler.ts')
@@ -69,7 +70,8 @@ test('settling processes are killed again and again: each finish is reported onc
 
 /** Resolves with 1 if the process was killed, or 0 if it found nothing more to do. */
 async function settleUntilKilled(endpoint: string, keptAlive: string): Promise<0 | 1> {
-  const child = fork(SETTLER, [pathOf(), endpoint, keptAlive])
+  const env = { ...process.env, NODE_COMPILE_CACHE: COMPILE_CACHE }
+  const child = fork(SETTLER, [pathOf(), endpoint, keptAlive], { env })
   const end = once(child, 'exit')
   killAtSettlement(child, 1 + Math.floor(Math.random() * 3))
   const [, signal] = await end

@@ -1,5 +1,6 @@
 // A process of test/store/sqlite-crashes.test.ts. It claims and settles until it is killed.
 import { once } from 'node:events'
+import { flushCompileCache } from 'node:module'
 import { openSqliteStore } from '../../src/store/sqlite/store.ts'
 import { burial, success } from '../contract/fixtures.ts'
 
@@ -15,6 +16,8 @@ const store = await openSqliteStore(path, {
   encryptionKeys: null,
   warn: () => {},
 })
+// Node would do so at the end of a process that is not killed.
+flushCompileCache()
 const holder = { workerId: `settler-${process.pid}`, leaseMs: LEASE_MS, pulls: false }
 
 for (;;) {

@@ -9,6 +9,8 @@ export type Documents = Map<string, Map<string, Uint8Array>>
 const NAMES = [...Object.values(COLLECTIONS), 'outbox', 'outbox_rejected']
 const NONE = Buffer.alloc(0)
 const AS_STORED = { promoteValues: false, promoteLongs: false, bsonRegExp: true } as const
+/** How the bytes of a field begin that is named `_id` and is a text, after the document's length. */
+const TEXT_ID = Buffer.from('\x02_id\0', 'latin1')
 /** Fields that get another value with each write. */
 const RANDOM = new Set([
   ...['leaseId', 'writeId', 'healthId', 'admissionHolder', 'holdId'],
@@ -125,8 +127,14 @@ async function insert(collection: Collection<Document>, documents: Document[]): 
   }
 }
 
+/** `_id` is the first field of a stored document, and mostly a text: the rest is not read. */
 function idOf(raw: Uint8Array): string {
-  return BSON.EJSON.stringify(BSON.deserialize(raw, AS_STORED)._id)
+  const bytes = Buffer.from(raw.buffer, raw.byteOffset, raw.byteLength)
+  if (bytes.compare(TEXT_ID, 0, TEXT_ID.length, 4, 4 + TEXT_ID.length) !== 0) {
+    return BSON.EJSON.stringify(BSON.deserialize(raw, AS_STORED)._id)
+  }
+  const from = 4 + TEXT_ID.length + 4
+  return JSON.stringify(bytes.toString('utf8', from, from + bytes.readInt32LE(from - 4) - 1))
 }
 
 function deserialised(raw: Uint8Array | undefined): Document | undefined {

@@ -62,7 +62,9 @@ export function installClient(): Installed {
 /** The output of the compiler: empty if there is no error. */
 function compile(project: string): string {
   try {
-    execFileSync(process.execPath, [TSC, '-p', project], { timeout: BUILD_DEADLINE_MS })
+    execFileSync(process.execPath, [TSC, '--singleThreaded', '-p', project], {
+      timeout: BUILD_DEADLINE_MS,
+    })
     return ''
   } catch (error) {
     const { stdout, stderr } = error as { stdout: Buffer; stderr: Buffer }

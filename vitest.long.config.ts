@@ -10,7 +10,7 @@ export default defineConfig({
       'test/end-to-end/{dead-worker,health,minute-stats,schedules}.test.ts',
       'test/hostile/{fields,key-matrix,log-injection,names,parameters}.test.ts',
       'test/dashboard/overview.test.ts',
-      'test/model/store-model.test.ts',
+      'test/model/{lease-model,store-model}.test.ts',
       'test/routes/prefer.test.ts',
       'test/store/{mongo-elections,same-records}.test.ts',
     ],

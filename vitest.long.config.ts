@@ -6,9 +6,9 @@ export default defineConfig({
     // Every run does a part of all files but the first; RUN_LONG adds the rest of them.
     include: [
       'test/long/**/*.test.ts',
-      'test/api/{endpoint-fields,job-fields}.test.ts',
+      'test/api/{answers,endpoint-answers,endpoint-fields,job-fields}.test.ts',
       'test/end-to-end/{dead-worker,health,minute-stats,schedules}.test.ts',
-      'test/hostile/{fields,key-matrix,log-injection,names,parameters}.test.ts',
+      'test/hostile/{fields,json-suite,key-matrix,log-injection,names,parameters}.test.ts',
       'test/dashboard/overview.test.ts',
       'test/model/{lease-model,store-model}.test.ts',
       'test/routes/prefer.test.ts',

@@ -5,11 +5,11 @@ import { createServer } from 'node:net'
 import { createServer as createTlsServer } from 'node:tls'
 import { afterAll, describe, expect, it } from 'vitest'
 import { type Body, CONCURRENT, soon, useApi } from '../support/api-fixture.ts'
-import { ENGINES } from '../support/engines.ts'
+import { SQLITE_UNLESS_LONG } from '../support/engines.ts'
 
 const ONCE = { retry: { maxAttempts: 1 } }
 
-describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
+describe.each(SQLITE_UNLESS_LONG)('on %s', CONCURRENT, (engine) => {
   const fixture = useApi(engine, { LEASE_DURATION: '1500ms', SHUTDOWN_GRACE: '100ms' })
   const closing: (() => void)[] = []
   afterAll(() => {

@@ -10,11 +10,11 @@ import {
   soon,
   useApi,
 } from '../support/api-fixture.ts'
-import { ENGINES } from '../support/engines.ts'
+import { SQLITE_UNLESS_LONG } from '../support/engines.ts'
 
 const SLOW = { retry: { backoff: { type: 'fixed', delay: '1h', jitter: 0 } } }
 
-describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
+describe.each(SQLITE_UNLESS_LONG)('on %s', CONCURRENT, (engine) => {
   const fixture = useApi(engine)
   const { request, readJob } = fixture
   const firstAttempt = async (id: string): Promise<Body> => {

@@ -2,14 +2,14 @@
 // refused.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type Deployment, deploy } from '../support/deployment.ts'
-import { ENGINES } from '../support/engines.ts'
+import { SQLITE_UNLESS_LONG } from '../support/engines.ts'
 import { type Receiver, startReceiver } from '../support/receiver.ts'
 import { INVALID } from './invalid-json.ts'
 import { type JsonCase, LEFT_TO_US, VALID } from './json-cases.ts'
 
 const BEFORE = '{"endpoint":"work","payload":'
 
-describe.each(ENGINES)('on %s', (engine) => {
+describe.each(SQLITE_UNLESS_LONG)('on %s', (engine) => {
   let posthorn: Deployment
   let receiver: Receiver
   beforeAll(async () => {

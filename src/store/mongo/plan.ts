@@ -295,8 +295,8 @@ function allowedFor(command: Document, explained: Document, counts: PlanCounts[]
   // mongod may sort few documents in memory, although another plan takes them in order.
   if (hasOrderedPlan(explained)) return ['sort', 'many_keys']
   // A page of a list reads up to MAX_ENTRIES_PER_PAGE entries for a condition that no index serves.
-  const isList = command.find !== undefined && Object.keys(command.sort ?? {})[0] === '_id'
-  const isFiltered = isList && fieldsIn(command).some((field) => LIST_FILTERS.includes(field))
+  const isFiltered =
+    command.find !== undefined && fieldsIn(command).some((field) => LIST_FILTERS.includes(field))
   const isSmall = counts.every(
     ({ keysExamined, results }) => keysExamined <= MAX_KEYS_PER_RESULT * results + NOTABLE_KEYS,
   )

@@ -124,7 +124,8 @@ async function fill(url: string, key: Buffer, count: number): Promise<void> {
   const db = new DatabaseSync(url.slice('sqlite:'.length))
   try {
     db.prepare(
-      `update jobs set state = 'dead', failure_reason = 'rejected', failure_message = 'it said no'
+      `update jobs set state = 'dead', unsuccessful = 'dead', failure_reason = 'rejected',
+        failure_message = 'it said no'
       where state = 'succeeded' and seq % ? = 0`,
     ).run(DEAD_EVERY)
   } finally {

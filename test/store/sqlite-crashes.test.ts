@@ -145,7 +145,7 @@ test('100,000 jobs blocked behind one head stand outside what a claim reads', as
   // else.
   const entries = (index: string) =>
     query(`select count(*) as count from jobs indexed by ${index}
-      where state = 'queued' and blocked = 0 and endpoint = '${endpoint}'`)
+      where claimable = 1 and endpoint = '${endpoint}'`)
   expect(entries('jobs_claimable')).toEqual({ count: 1 })
   expect(entries('jobs_due')).toEqual({ count: 1 })
   const [claimed] = await claimFrom(store, endpoint, 10)
@@ -166,10 +166,10 @@ function holdMoreLike(id: string, count: number): void {
   const db = new DatabaseSync(pathOf(), { timeout: 5_000 })
   db.prepare(
     `with recursive numbers (n) as (select 1 union all select n + 1 from numbers where n < ?)
-    insert into jobs (id, endpoint, blocked, priority, run_at, due_at, first_run_at, created_at,
-      attempts_left, max_attempts, payload_bytes, ordering_key)
-    select id || n, endpoint, 1, priority, run_at, due_at, first_run_at, created_at,
-      attempts_left, max_attempts, payload_bytes, ordering_key
+    insert into jobs (id, endpoint, blocked, claimable, priority, run_at, due_at, first_run_at,
+      created_at, attempts_left, max_attempts, payload_bytes, ordering_key, holds_keys)
+    select id || n, endpoint, 1, null, priority, run_at, due_at, first_run_at,
+      created_at, attempts_left, max_attempts, payload_bytes, ordering_key, 1
     from numbers, jobs where id = ?`,
   ).run(count, id)
   db.close()

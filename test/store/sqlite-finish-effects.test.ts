@@ -89,10 +89,9 @@ test('blocked jobs that everybody forgot are found on the way round', async () =
   const { waiting, id } = await withDependents(store)
   const db = new DatabaseSync(place.url.slice('sqlite:'.length), { timeout: 5_000 })
   db.prepare('delete from dependencies where dependency = ?').run(id)
-  db.prepare("update jobs set state = 'succeeded', finished_at = ? where id = ?").run(
-    Date.now(),
-    id,
-  )
+  db.prepare(
+    "update jobs set state = 'succeeded', claimable = null, finished_at = ? where id = ?",
+  ).run(Date.now(), id)
   db.close()
   let promoted = 0
   let rounds = 0
@@ -120,7 +119,9 @@ test('a deadline of completion is judged by the wall clock, whichever start of t
   // The rows look as after a restart of the machine. The deadline is earlier than the end of the
   // lease was.
   db.prepare('update jobs set lease_boot = lease_boot + 1 where endpoint = ?').run(endpoint)
-  db.prepare('update jobs set lease_wall = ? where id = ?').run(deadline, second.jobId)
+  db.prepare(
+    'update jobs set lease_wall = $deadline, awaiting_until = $deadline where id = $id',
+  ).run({ deadline, id: second.jobId })
   db.close()
   expect((await sweep(store)).reclaimed).toBe(1)
   expect((await jobOf(store, second.jobId)).phase).toBe('awaiting_completion')

@@ -2,7 +2,7 @@
 // together they contain each job once.
 import { DatabaseSync } from 'node:sqlite'
 import { expect, test } from 'vitest'
-import type { JobState, NewJob } from '../../src/job/job.ts'
+import type { NewJob } from '../../src/job/job.ts'
 import { type JobQuery, MAX_ENTRIES_PER_PAGE } from '../../src/store/store.ts'
 import { addEndpoint, enqueueMany, enqueueOne, newJob } from '../contract/fixtures.ts'
 import { useStore } from '../support/stores.ts'
@@ -59,13 +59,12 @@ async function enqueueAfter(endpoint: string, ms: number, count: number): Promis
 }
 
 /** Ends jobs directly, because thousands of them cannot be ended one by one. */
-function end(endpoint: string, state: JobState, id: string | null = null): void {
+function end(endpoint: string, state: 'dead' | 'cancelled', id: string | null = null): void {
   const db = new DatabaseSync(place.url.slice('sqlite:'.length), { timeout: 5_000 })
-  db.prepare('update jobs set state = ? where endpoint = ? and id = coalesce(?, id)').run(
-    state,
-    endpoint,
-    id,
-  )
+  db.prepare(
+    `update jobs set state = $state, unsuccessful = $state, claimable = null
+    where endpoint = $endpoint and id = coalesce($id, id)`,
+  ).run({ state, endpoint, id })
   db.close()
 }
 

@@ -62,7 +62,11 @@ const EXPECTED_INDEX: [string, string, string][] = [
   ],
   ['running of', endpoints.COUNT_RUNNING, 'COVERING INDEX jobs_running (endpoint=?)'],
   ['claimable of', endpoints.COUNT_CLAIMABLE, 'COVERING INDEX jobs_claimable (endpoint=?)'],
-  ['dead', jobs.IDS_IN_STATE.desc.dead, 'COVERING INDEX jobs_unsuccessful (endpoint=? AND state=?'],
+  [
+    'dead',
+    jobs.IDS_IN_STATE.desc.dead,
+    'COVERING INDEX jobs_unsuccessful (endpoint=? AND unsuccessful=?',
+  ],
   ['oldest dead', jobs.IDS_IN_STATE.asc.dead, 'COVERING INDEX jobs_unsuccessful (endpoint=? AND'],
   ['running', jobs.IDS_IN_STATE.desc.running, 'COVERING INDEX jobs_running (endpoint=? AND id>?'],
   ['list', jobs.walkSql({}), 'sqlite_autoindex_jobs_1 (id>? AND id<?)'],
@@ -87,7 +91,7 @@ const EXPECTED_INDEX: [string, string, string][] = [
   ['dedupe key', enqueueConflicts.DEDUPE_HOLDER, 'jobs_dedupe (endpoint=? AND dedupe_key=?)'],
   ['origin', enqueueConflicts.JOB_BY.origin, 'jobs_origin (endpoint=? AND origin_key=?)'],
   ['running of a limited one', admission.RUNNING_UP_TO, 'COVERING INDEX jobs_running (endpoint=?)'],
-  ['overdue', sweep.OVERDUE, 'jobs_awaiting (lease_wall<?)'],
+  ['overdue', sweep.OVERDUE, 'jobs_awaiting (awaiting_until<?)'],
 ]
 
 describe('query plans of the SQLite store', () => {

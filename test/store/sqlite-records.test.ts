@@ -33,7 +33,7 @@ const EXPECTED_INDEX: [string, string, string][] = [
   ['old workers', records.FORGET_WORKERS, 'COVERING INDEX workers_seen (seen_at<?)'],
   ['minute statistics', records.MINUTE_STATS_SINCE, 'PRIMARY KEY (minute>?)'],
   ['old minute statistics', records.FORGET_MINUTE_STATS, 'PRIMARY KEY (minute<?)'],
-  ['dead of', stats.COUNT_DEAD, 'COVERING INDEX jobs_unsuccessful (endpoint=? AND state=?)'],
+  ['dead of', stats.COUNT_DEAD, 'COVERING INDEX jobs_unsuccessful (endpoint=? AND unsuccessful=?)'],
   [
     'due of',
     stats.COUNT_DUE,

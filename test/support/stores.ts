@@ -7,6 +7,7 @@ import { afterAll, beforeAll, inject } from 'vitest'
 import { openStore } from '../../src/store/open-store.ts'
 import type { Store, StoreSettings } from '../../src/store/store.ts'
 import type { Engine } from './engines.ts'
+import { refuseWrongMarks } from './index-marks.ts'
 import { databaseUrl } from './mongo.ts'
 import { dropDatabase, rawTextOf, rawTextOfDatabase } from './raw-store.ts'
 
@@ -56,6 +57,7 @@ export function useStore(engine: Engine, settings: Partial<StoreSettings> = {}):
   beforeAll(async () => {
     fixture = FIXTURES[engine]()
     await open()
+    if (engine === 'sqlite') refuseWrongMarks(fixture.url().slice('sqlite:'.length))
   })
   afterAll(async () => {
     await Promise.all(opened.map((store) => store.close()))

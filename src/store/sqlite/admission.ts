@@ -29,7 +29,8 @@ select count(*) as count from (
 export const SENDING_SINCE = `
 select count(*) as count from (
   select 1 from jobs
-  where state = 'running' and endpoint = $endpoint and awaiting = 0 and claimed_at >= $since
+  where state = 'running' and endpoint = $endpoint and awaiting_until is null
+    and claimed_at >= $since
   limit +$limit)`
 
 export const TAKE_TOKENS =

@@ -27,12 +27,12 @@ export const MARK_DEPENDED_ON = `
 update jobs set has_dependents = 1 where id = $id and has_dependents = 0`
 
 export const PROMOTE = `
-update jobs set blocked = 0, recheck = 0, ordering_slot = ordering_key,
+update jobs set blocked = 0, recheck = 0, claimable = 1, ordering_slot = ordering_key,
   due_at = max(run_at, $now), promoted_at = $now, version = version + 1
 where seq = $seq and ${guardOf('promote')}`
 /** A later job of the key, when an earlier one is queued again. */
 export const BLOCK_AGAIN = `
-update jobs set blocked = 1, ordering_slot = null, version = version + 1
+update jobs set blocked = 1, claimable = null, ordering_slot = null, version = version + 1
 where seq = $seq and state = 'queued' and ordering_slot is not null`
 export const FAIL_DEPENDENT = `
 update jobs set ${finishQueuedAs('dead')}, ${FAILURE}, waiting_for = $waitingFor

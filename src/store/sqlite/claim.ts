@@ -18,7 +18,7 @@ const MAX_ENTRIES = 1_000
 
 export const DUE_BETWEEN = `
 select endpoint from jobs
-where state = 'queued' and blocked = 0 and due_at > $since and due_at <= $now
+where claimable = 1 and due_at > $since and due_at <= $now
 order by due_at limit ${MAX_ENTRIES}`
 
 /** Counting a thousand rows costs less than returning them. */
@@ -27,15 +27,15 @@ export const COUNT_DUE_BETWEEN = `select count(*) as count from (${DUE_BETWEEN})
 /** Each step is one seek in the index, past all jobs of one endpoint. */
 export const ALL_QUEUED = `
 with recursive named (endpoint) as (
-  select min(endpoint) from jobs where state = 'queued' and blocked = 0
+  select min(endpoint) from jobs where claimable = 1
   union all
   select (select min(endpoint) from jobs
-    where state = 'queued' and blocked = 0 and endpoint > named.endpoint)
+    where claimable = 1 and endpoint > named.endpoint)
   from named where named.endpoint is not null)
 select endpoint from named where endpoint is not null`
 
 export const NEXT_DUE = `
-select due_at as next_at from jobs where state = 'queued' and blocked = 0 and due_at > $now
+select due_at as next_at from jobs where claimable = 1 and due_at > $now
 order by due_at limit 1`
 
 export function due({ connection, clock }: Database, since: number | null): Promise<Due> {
@@ -73,7 +73,7 @@ export const ABOVE_ALL = 1_000
 export const NEXT_PRIORITY = inOrder<[endpoint: string, below: number]>(
   ['endpoint', 'below'],
   `select max(priority) as priority from jobs
-  where state = 'queued' and blocked = 0 and endpoint = $endpoint and priority < $below`,
+  where claimable = 1 and endpoint = $endpoint and priority < $below`,
 )
 
 export const CLAIMABLE = inOrder<[now: number, endpoint: string, priority: number, limit: number]>(
@@ -81,7 +81,7 @@ export const CLAIMABLE = inOrder<[now: number, endpoint: string, priority: numbe
   `select seq, id, fence, payload_bytes, attempt_count, attempts_left, max_attempts, free_attempts,
   run_at, promoted_at, first_run_at, expires_at, timeout_ms, retry, headers, schedule_name, trace
 from jobs
-  where ${guardOf('claim')} and endpoint = $endpoint and priority = $priority
+  where ${guardOf('claim')} and claimable = 1 and endpoint = $endpoint and priority = $priority
   order by run_at limit +$limit`,
 )
 
@@ -97,19 +97,25 @@ type ClaimValues = [
 ]
 
 /** CLAIMABLE has proved the guard in the same transaction. */
-export const CLAIM = inOrder<ClaimValues>(
-  [
-    ...(['now', 'boot', 'leaseId', 'workerId'] as const),
-    ...(['leaseMono', 'leaseMs', 'leaseWall', 'pulledMs'] as const),
-    ...(['fence', 'seq'] as const),
-  ],
-  `update jobs set state = 'running', lease_id = $leaseId, worker_id = $workerId,
+export const CLAIM = claimSql('claimable = null')
+/** For a job that has an expiresAt. */
+export const CLAIM_EXPIRING = claimSql('claimable = null, expiring_at = null')
+
+function claimSql(clearMarks: string) {
+  return inOrder<ClaimValues>(
+    [
+      ...(['now', 'boot', 'leaseId', 'workerId'] as const),
+      ...(['leaseMono', 'leaseMs', 'leaseWall', 'pulledMs'] as const),
+      ...(['fence', 'seq'] as const),
+    ],
+    `update jobs set state = 'running', ${clearMarks}, lease_id = $leaseId, worker_id = $workerId,
   claimed_at = $now, started_at = coalesce(started_at, $now),
   lease_boot = $boot, lease_mono = $leaseMono, lease_ms = $leaseMs, lease_wall = $leaseWall,
   pulled_ms = $pulledMs, progress = null, fence = $fence,
   attempt_count = attempt_count + 1, attempts_left = attempts_left - 1, version = version + 1
   where seq = $seq`,
-)
+  )
+}
 
 interface ClaimableRow {
   seq: number
@@ -220,7 +226,10 @@ function claimShare(
 ): number {
   const full = claimed.length + limit
   const { holder, leaseId, monotonic, now } = grant
-  const update = connection.ordered(CLAIM)
+  const updates = {
+    plain: connection.ordered(CLAIM),
+    expiring: connection.ordered(CLAIM_EXPIRING),
+  }
   const payload = connection.ordered(PAYLOAD)
   let bytesLeft = bytes
   let priority = ABOVE_ALL
@@ -239,7 +248,7 @@ function claimShare(
         continue
       }
       bytesLeft -= row.payload_bytes
-      update.run(
+      updates[row.expires_at === null ? 'plain' : 'expiring'].run(
         now,
         clock.boot,
         leaseId,

@@ -16,6 +16,7 @@ import {
   endedAttempt,
   finishAs,
   finishQueuedAs,
+  HOLDS_KEYS,
   listText,
   mapText,
   parsed,
@@ -38,10 +39,12 @@ where seq = $seq and ${guardOf('cancel')} and ${inStates(['running'])}`
 export const RETRY = `
 update jobs set state = 'queued', waiting_for = $waitingFor,
   blocked = (ordering_key is not null or $waitingFor is not null),
+  claimable = iif(ordering_key is not null or $waitingFor is not null, null, 1),
   attempts_left = max_attempts, free_attempts = 0, run_at = $now, due_at = $now,
   first_run_at = $now,
-  superseded = 0, effects_pending = 0, finished_at = null, failure_reason = null,
-  failure_message = null, result = null, result_truncated = 0, progress = null,
+  holds_keys = ${HOLDS_KEYS}, unsuccessful = null, superseded = 0, effects_pending = 0,
+  finished_at = null, failure_reason = null, failure_message = null, result = null,
+  result_truncated = 0, progress = null,
   expires_at = null, version = version + 1
 where seq = $seq and ${guardOf('retry')}`
 
@@ -49,8 +52,8 @@ export const SEQ_OF = 'select seq from jobs where id = $id'
 
 export const EDIT = `
 update jobs set run_at = $runAt, due_at = $runAt, first_run_at = $firstRunAt,
-  expires_at = $expiresAt, priority = $priority, tags = $tags, metadata = $metadata,
-  payload_bytes = $payloadBytes, version = version + 1
+  expires_at = $expiresAt, expiring_at = $expiresAt, priority = $priority, tags = $tags,
+  metadata = $metadata, payload_bytes = $payloadBytes, version = version + 1
 where id = $id and ${guardOf('edit')}`
 
 export const DELETE = `delete from jobs where seq = $seq and ${guardOf('delete')}`

@@ -390,7 +390,7 @@ function codeOf(error: unknown): unknown {
 /** The pages to which the next job is written, and where the next due one is found. */
 const LOOK_AT_JOBS = [
   'select seq from jobs order by seq desc limit 1',
-  "select due_at from jobs where state = 'queued' and blocked = 0 order by due_at limit 1",
+  'select due_at from jobs where claimable = 1 order by due_at limit 1',
 ]
 /** A process that stops waits no longer for another one that writes. */
 const LAST_WRITE_MS = 500

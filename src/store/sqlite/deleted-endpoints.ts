@@ -29,7 +29,7 @@ export const DELETING_ENDPOINTS = 'select name from endpoints where deleting = 1
 export const NEXT_BUSY_NAME = `
 select min(name) as name from (
   select min(endpoint) as name from jobs
-    where state = 'queued' and blocked = 0 and endpoint > $after
+    where claimable = 1 and endpoint > $after
   union all
   select min(endpoint) from jobs where blocked = 1 and endpoint > $after
   union all
@@ -38,7 +38,7 @@ select min(name) as name from (
 export const ENDPOINT_EXISTS = 'select 1 from endpoints where name = $name'
 
 export const CLAIMABLE_OF = `
-select seq, id from jobs where state = 'queued' and blocked = 0 and endpoint = $name limit +$limit`
+select seq, id from jobs where claimable = 1 and endpoint = $name limit +$limit`
 export const BLOCKED_OF =
   'select seq, id from jobs where blocked = 1 and endpoint = $name limit +$limit'
 export const RUNNING_OF = `
@@ -55,7 +55,7 @@ where seq = $seq and ${guardOf('evict')}`
 export const REMOVE_ENDPOINT = `
 delete from endpoints where name = $name and deleting = 1
   and not exists (select 1 from jobs
-    where state = 'queued' and blocked = 0 and jobs.endpoint = endpoints.name)
+    where claimable = 1 and jobs.endpoint = endpoints.name)
   and not exists (select 1 from jobs where blocked = 1 and jobs.endpoint = endpoints.name)
   and not exists (select 1 from jobs where state = 'running' and jobs.endpoint = endpoints.name)`
 

@@ -67,7 +67,7 @@ where name = $name`
 
 export const FREE_ONE = `
 update jobs set due_at = $now where seq = (
-  select seq from jobs where state = 'queued' and blocked = 0 and endpoint = $endpoint
+  select seq from jobs where claimable = 1 and endpoint = $endpoint
     and priority = $priority and run_at <= $now
   order by run_at limit 1)`
 
@@ -110,7 +110,7 @@ select name from schedules where endpoint = $name order by name limit 1`
 
 export const COUNT_CLAIMABLE = `
 select count(*) as count from (
-  select 1 from jobs where state = 'queued' and blocked = 0 and endpoint = $name limit ${MAX_COUNT + 1})`
+  select 1 from jobs where claimable = 1 and endpoint = $name limit ${MAX_COUNT + 1})`
 export const COUNT_BLOCKED = `
 select count(*) as count from (
   select 1 from jobs where blocked = 1 and endpoint = $name limit ${MAX_COUNT + 1})`

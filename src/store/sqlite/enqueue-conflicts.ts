@@ -47,9 +47,9 @@ select seq, id, state, attempt_count, first_run_at, version from jobs
 where ${HOLDS_DEDUPE_KEY} and endpoint = $endpoint and dedupe_key = $dedupeKey`
 
 export const REPLACE = `
-update jobs set run_at = $runAt, due_at = $runAt, first_run_at = $runAt, expires_at = $expiresAt,
-  priority = $priority, tags = $tags, metadata = $metadata, headers = $headers,
-  payload_bytes = $payloadBytes, version = version + 1
+update jobs set run_at = $runAt, due_at = $runAt, first_run_at = $runAt,
+  expires_at = $expiresAt, expiring_at = $expiresAt, priority = $priority, tags = $tags,
+  metadata = $metadata, headers = $headers, payload_bytes = $payloadBytes, version = version + 1
 where seq = $seq and ${guardOf('replace')}`
 export const REPLACE_PAYLOAD = 'update payloads set bytes = $payload where seq = $seq'
 /** The mark is for later jobs of the same batch, which may depend on this job. */

@@ -8,19 +8,11 @@ import { MAX_FREE_ATTEMPTS } from '../../job/retry-policy.ts'
 const ENDPOINT_ACCEPTS = `exists (
   select 1 from endpoints where endpoints.name = jobs.endpoint and endpoints.deleting = 0)`
 
-/**
- * The condition of the index jobs_unsuccessful, word for word: otherwise SQLite does not use it.
- */
-export const UNSUCCESSFUL = "(state = 'dead' or state = 'cancelled')"
-
-/** A part of the conditions of partial indexes, word for word. */
-const UNFINISHED = "(state = 'queued' or state = 'running')"
-
 /** The condition of the unique index jobs_dedupe on `endpoint` and `dedupe_key`. */
-export const HOLDS_DEDUPE_KEY = `dedupe_key is not null and superseded = 0 and ${UNFINISHED}`
+export const HOLDS_DEDUPE_KEY = 'dedupe_key is not null and superseded = 0 and holds_keys = 1'
 
 /** The condition of the index jobs_ordered. */
-export const IN_ORDER = `ordering_key is not null and ${UNFINISHED}`
+export const IN_ORDER = 'ordering_key is not null and holds_keys = 1'
 
 /**
  * The guard for a job that awaits completion. Its lease must survive a restart of the machine, so
@@ -40,15 +32,14 @@ const GUARD_SQL = {
   slot_free: `(ordering_key is null or (
     seq = (select min(earliest.seq) from jobs as earliest
       where earliest.endpoint = jobs.endpoint and earliest.ordering_key = jobs.ordering_key
-        and earliest.ordering_key is not null
-        and (earliest.state = 'queued' or earliest.state = 'running'))
+        and earliest.ordering_key is not null and earliest.holds_keys = 1)
     and not exists (select 1 from jobs as other where other.ordering_slot is not null
       and other.endpoint = jobs.endpoint and other.ordering_slot = jobs.ordering_key)))`,
   dependency_failed: `exists (select 1 from json_each(jobs.waiting_for) as awaited
     where not exists (select 1 from jobs as dependency where dependency.id = awaited.value
       and dependency.state in ('queued', 'running', 'succeeded')))`,
-  sending: 'awaiting = 0',
-  awaiting: 'awaiting = 1',
+  sending: 'awaiting_until is null',
+  awaiting: 'awaiting_until is not null',
   superseded: 'superseded = 1',
   not_superseded: 'superseded = 0',
   /** As fences.ts has it: also if a power loss may have undone the claim. */
@@ -70,8 +61,7 @@ const GUARD_SQL = {
   /** This guard is for a retry. At enqueue the unique index jobs_dedupe proves it. */
   dedupe_unused: `(dedupe_key is null or not exists (select 1 from jobs as other
     where other.endpoint = jobs.endpoint and other.dedupe_key = jobs.dedupe_key
-      and other.dedupe_key is not null and other.superseded = 0
-      and (other.state = 'queued' or other.state = 'running')))`,
+      and other.dedupe_key is not null and other.superseded = 0 and other.holds_keys = 1))`,
   endpoint_accepts: ENDPOINT_ACCEPTS,
   /** Proved once for all jobs of a share, by ELIGIBLE in admission.ts, in the same transaction. */
   endpoint_eligible: 'true',

@@ -17,13 +17,13 @@ import {
   type NewJob,
 } from '../../job/job.ts'
 import type { EventName } from '../../job/lifecycle.ts'
-import { hasKey } from '../../job/retention.ts'
+import { type FinalState, hasKey } from '../../job/retention.ts'
 import { type Database, inOrder, type OrderedSql } from './connection.ts'
 import type { KeyRing } from './key-file.ts'
 
 export const SUMMARY_COLUMNS = `id, endpoint, state, blocked, priority, run_at, first_run_at,
   promoted_at, created_at, started_at, finished_at, expires_at, attempt_count, attempts_left,
-  max_attempts, free_attempts, fence, version, worker_id, claimed_at, lease_wall, awaiting,
+  max_attempts, free_attempts, fence, version, worker_id, claimed_at, lease_wall, awaiting_until,
   timeout_ms, payload_bytes, idempotency_key, dedupe_key, ordering_key, fairness_key,
   cost, schedule_name, notice_endpoint, notice_states, retry, headers, tags, metadata, depends_on,
   waiting_for, progress, failure_reason, failure_message`
@@ -53,7 +53,7 @@ export interface SummaryRow {
   worker_id: string | null
   claimed_at: number | null
   lease_wall: number | null
-  awaiting: number
+  awaiting_until: number | null
   timeout_ms: number | null
   payload_bytes: number
   idempotency_key: string | null
@@ -85,11 +85,12 @@ export interface JobRow extends RowWithAttempts {
   payload: Uint8Array
 }
 
-const PLAIN_COLUMNS = `id, endpoint, priority, run_at, due_at, first_run_at, created_at, expires_at,
+const PLAIN_COLUMNS = `id, endpoint, priority, run_at, due_at, first_run_at, created_at,
   attempts_left, max_attempts, timeout_ms, payload_bytes, idempotency_key, has_key, request_hash,
   retry, headers, tags, metadata`
-const OTHER_COLUMNS = `blocked, recheck, dedupe_key, ordering_key, fairness_key, cost, origin_key,
-  schedule_name, notice_endpoint, notice_states, depends_on, waiting_for, trace`
+const OTHER_COLUMNS = `expires_at, expiring_at, blocked, claimable, recheck, holds_keys,
+  dedupe_key, ordering_key, fairness_key, cost, origin_key, schedule_name, notice_endpoint,
+  notice_states, depends_on, waiting_for, trace`
 
 /** The insert for most jobs: each column that is not named saves the binding of a null. */
 export const INSERT_PLAIN = insertSql<PlainValues>(PLAIN_COLUMNS)
@@ -129,6 +130,7 @@ export function insertJob(
 function isPlain(job: NewJob, { onFinish }: Acceptance): boolean {
   return (
     onFinish === null &&
+    job.expiresAt === null &&
     job.dedupe === null &&
     job.originKey === null &&
     job.scheduleName === null &&
@@ -145,14 +147,16 @@ type Text = string | null
 
 type PlainValues = [
   ...[id: string, endpoint: string, priority: number, runAt: number, dueAt: number],
-  ...[firstRunAt: number, createdAt: number, expiresAt: number | null],
+  ...[firstRunAt: number, createdAt: number],
   ...[attemptsLeft: number, maxAttempts: number, timeoutMs: number | null, payloadBytes: number],
   ...[idempotencyKey: Text, hasKey: 1 | null, requestHash: Text],
   ...[retry: Text, headers: Text, tags: Text, metadata: Text],
 ]
 
 type OtherValues = [
-  ...[blocked: 0 | 1, recheck: 0 | 1, dedupeKey: Text, orderingKey: Text],
+  ...[expiresAt: number | null, expiringAt: number | null],
+  ...[blocked: 0 | 1, claimable: 1 | null, recheck: 0 | 1, holdsKeys: 1 | null],
+  ...[dedupeKey: Text, orderingKey: Text],
   ...[fairnessKey: Text, cost: number, originKey: Text],
   ...[scheduleName: Text, noticeEndpoint: Text, noticeStates: Text],
   ...[dependsOn: Text, waitingFor: Text, trace: Text],
@@ -168,7 +172,6 @@ function plainValues({ keys }: Database, job: NewJob, maxAttempts: number): Plai
     job.runAt,
     job.runAt,
     job.createdAt,
-    job.expiresAt,
     maxAttempts,
     maxAttempts,
     job.timeoutMs,
@@ -186,9 +189,13 @@ function plainValues({ keys }: Database, job: NewJob, maxAttempts: number): Plai
 function otherValues(job: NewJob, acceptance: Acceptance): OtherValues {
   const { onFinish, waitingFor, isBlocked, isDoomed } = acceptance
   return [
+    job.expiresAt,
+    job.expiresAt,
     isBlocked ? 1 : 0,
+    isBlocked ? null : 1,
     // The next sweep checks it.
     isDoomed ? 1 : 0,
+    job.dedupe === null && job.orderingKey === null ? null : 1,
     job.dedupe?.key ?? null,
     job.orderingKey,
     job.fairnessKey,
@@ -203,27 +210,45 @@ function otherValues(job: NewJob, acceptance: Acceptance): OtherValues {
   ]
 }
 
-export const DROP_LEASE = `lease_id = null, worker_id = null, claimed_at = null, lease_boot = null,
-  lease_mono = null, lease_ms = null, lease_wall = null, awaiting = 0, pulled_ms = null,
-  extended_to = null,  version = version + 1`
+const DROP_PLAIN_LEASE = `lease_id = null, worker_id = null, claimed_at = null, lease_boot = null,
+  lease_mono = null, lease_ms = null, lease_wall = null, pulled_ms = null, extended_to = null,
+  version = version + 1`
+
+export const DROP_LEASE = `${DROP_PLAIN_LEASE}, awaiting_until = null`
+
+/** For a running job, which is not blocked. */
+export const QUEUE_AGAIN = "state = 'queued', claimable = 1, expiring_at = expires_at"
+
+/** The value of holds_keys for a job that is not final. */
+export const HOLDS_KEYS = 'iif(dedupe_key is not null or ordering_key is not null, 1, null)'
+
+const FINISH = 'finished_at = $finishedAt, finishes = finishes + 1'
 
 /**
  * `effects_pending` is found in the same transaction (finish-effects.ts); the job is not purged
  * before it is 0.
  */
 export function finishAs(
-  state: Exclude<JobState, 'queued' | 'running'>,
+  state: FinalState,
   effectsPending = `(ordering_key is not null or has_dependents = 1
       or coalesce(instr(notice_states, '"${state}"'), 0) > 0)`,
 ): string {
-  return `state = '${state}', finished_at = $finishedAt, ordering_slot = null,
-    finishes = finishes + 1, effects_pending = ${effectsPending}`
+  return `state = '${state}', unsuccessful = ${state === 'succeeded' ? 'null' : `'${state}'`},
+    ${FINISH}, holds_keys = null, ordering_slot = null, effects_pending = ${effectsPending}`
 }
 
 /** The same for a job that was queued, and may have been blocked. */
 export function finishQueuedAs(state: 'dead' | 'cancelled', effectsPending?: string): string {
-  return `${finishAs(state, effectsPending)}, blocked = 0, recheck = 0, version = version + 1`
+  return `${finishAs(state, effectsPending)}, claimable = null, expiring_at = null, blocked = 0,
+    recheck = 0, version = version + 1`
 }
+
+/** A running job without index marks, whose success has no finish effects. */
+export const IS_PLAIN = `dedupe_key is null and ordering_key is null and has_dependents = 0
+  and notice_states is null and awaiting_until is null`
+
+/** What finishAs('succeeded') and DROP_LEASE change in a plain job. */
+export const SUCCEED_PLAIN = `state = 'succeeded', ${FINISH}, ${DROP_PLAIN_LEASE}`
 
 /** The parameters are the fields of a Failure. */
 export const FAILURE = 'failure_reason = $reason, failure_message = $message'
@@ -290,9 +315,9 @@ export function toJob(row: JobRow, keys: KeyRing): Job {
   }
 }
 
-function phaseOf({ state, awaiting }: SummaryRow): JobSummary['phase'] {
+function phaseOf({ state, awaiting_until }: SummaryRow): JobSummary['phase'] {
   if (state !== 'running') return null
-  return awaiting === 1 ? 'awaiting_completion' : 'sending'
+  return awaiting_until === null ? 'sending' : 'awaiting_completion'
 }
 
 function leaseOf({ worker_id, lease_wall, claimed_at }: SummaryRow): JobSummary['lease'] {

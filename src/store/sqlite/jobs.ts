@@ -10,7 +10,7 @@ import {
 import { firstIdAt } from '../../job/job-id.ts'
 import { type JobQuery, MAX_ENTRIES_PER_PAGE, type Page } from '../store.ts'
 import type { Database } from './connection.ts'
-import { inStates, UNSUCCESSFUL } from './guards.ts'
+import { inStates } from './guards.ts'
 import {
   JOB_COLUMNS,
   type JobRow,
@@ -180,8 +180,8 @@ function idsInState(direction: 'asc' | 'desc') {
     order by id ${direction} limit +$limit`
   return {
     running: idsSql("state = 'running'"),
-    dead: idsSql(`${UNSUCCESSFUL} and state = 'dead'`),
-    cancelled: idsSql(`${UNSUCCESSFUL} and state = 'cancelled'`),
+    dead: idsSql("unsuccessful = 'dead'"),
+    cancelled: idsSql("unsuccessful = 'cancelled'"),
   }
 }
 
@@ -189,7 +189,7 @@ function idsInState(direction: 'asc' | 'desc') {
 export const NEXT_NAME_RUNNING = `
 select min(endpoint) as name from jobs where state = 'running' and endpoint > $after`
 export const NEXT_NAME_UNSUCCESSFUL = `
-select min(endpoint) as name from jobs where ${UNSUCCESSFUL} and endpoint > $after`
+select min(endpoint) as name from jobs where unsuccessful is not null and endpoint > $after`
 
 export const SUMMARY_OF = `select ${SUMMARY_COLUMNS} from jobs where id = $id`
 

@@ -6,7 +6,7 @@ import type { Heartbeat, HeartbeatResult, RenewResult } from '../store.ts'
 import { type Database, inOrder } from './connection.ts'
 import { runFinishEffects } from './finish-effects.ts'
 import { guardOf } from './guards.ts'
-import { DROP_LEASE, finishAs, readAttemptLines } from './job-row.ts'
+import { DROP_LEASE, finishAs, QUEUE_AGAIN, readAttemptLines } from './job-row.ts'
 
 /**
  * Never shortens a lease. A lease of an earlier start of the machine cannot be compared and is
@@ -33,14 +33,14 @@ const UNSENT = `attempt_count = attempt_count - 1, attempts_left = attempts_left
   started_at = iif(attempt_count = 1, null, started_at)`
 
 export const RELEASE = `
-update jobs set state = 'queued', due_at = max(run_at, $now), ${UNSENT}, ${DROP_LEASE}
+update jobs set ${QUEUE_AGAIN}, due_at = max(run_at, $now), ${UNSENT}, ${DROP_LEASE}
 where id = $jobId and ${guardOf('release')}`
 export const WITHDRAW_UNSENT = `
 update jobs set ${finishAs('cancelled')}, ${UNSENT}, ${DROP_LEASE}
 where id = $jobId and ${guardOf('withdraw')}`
 
 export const LEASE_OF = `
-select state, fence, lease_id, awaiting, pulled_ms, lease_wall, attempts from jobs
+select state, fence, lease_id, awaiting_until, pulled_ms, lease_wall, attempts from jobs
 where id = $jobId`
 
 /** By kind of holder. The worker itself renews the lease of an attempt that it is sending. */
@@ -48,7 +48,9 @@ export const HEARTBEAT = {
   pushed: heartbeatSql(
     'extended_to = coalesce(max(extended_to, $extendedTo), $extendedTo, extended_to)',
   ),
-  awaiting: heartbeatSql('lease_wall = max(lease_wall, $leaseWall)'),
+  awaiting: heartbeatSql(
+    'lease_wall = max(lease_wall, $leaseWall), awaiting_until = max(lease_wall, $leaseWall)',
+  ),
   pulled: heartbeatSql(EXTEND_LEASE),
 } as const
 
@@ -62,7 +64,7 @@ interface LeaseRow {
   state: JobState
   fence: number
   lease_id: string | null
-  awaiting: number
+  awaiting_until: number | null
   pulled_ms: number | null
   lease_wall: number | null
   attempts: string | null
@@ -140,10 +142,10 @@ export function heartbeat(
 
 function extensionBy(
   database: Database,
-  { awaiting, pulled_ms }: LeaseRow,
+  { awaiting_until, pulled_ms }: LeaseRow,
   { extendMs, completionTimeoutMs }: Heartbeat,
 ): [keyof typeof HEARTBEAT, Record<string, number | null>] {
-  if (awaiting === 1) {
+  if (awaiting_until !== null) {
     return ['awaiting', { leaseWall: database.clock.now() + (extendMs ?? completionTimeoutMs) }]
   }
   return pulled_ms === null

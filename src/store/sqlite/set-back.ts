@@ -17,10 +17,11 @@ select ${INSTANTS} from jobs where id > $firstId and state = 'queued'`
 /** Retries, and jobs that are due later than any client can ask for. */
 export const RETRIED_AHEAD = `
 select ${INSTANTS} from jobs
-where state = 'queued' and blocked = 0 and due_at > $ahead
+where claimable = 1 and due_at > $ahead
   and (attempts is not null or due_at > $latest)`
 const MOVE_BACK = `
-update jobs set expires_at = expires_at - (run_at - $to), run_at = $to, due_at = $to,
+update jobs set expires_at = expires_at - (run_at - $to),
+  expiring_at = expires_at - (run_at - $to), run_at = $to, due_at = $to,
   first_run_at = min(first_run_at, $to), promoted_at = min(promoted_at, $to),
   version = version + 1
 where seq = $seq and state = 'queued' and run_at = $from`
@@ -28,7 +29,7 @@ export const FINISH_NOW = `
 update jobs set finished_at = $now
 where seq in (
   select seq from jobs
-  where (state = 'dead') = $isDead and has_key is $hasKey and finished_at > $ahead
+  where (unsuccessful is 'dead') = $isDead and has_key is $hasKey and finished_at > $ahead
     and finished_at is not null and effects_pending = 0
   limit +$limit)`
 const RESTS_AHEAD = `

@@ -6,18 +6,17 @@ import { type EndpointStats, MAX_COUNT, MAX_DELETED_NAMES, MAX_STATS_NAMES } fro
 import { ABOVE_ALL, NEXT_PRIORITY } from './claim.ts'
 import type { Database } from './connection.ts'
 import { countRow } from './endpoints.ts'
-import { UNSUCCESSFUL } from './guards.ts'
 import { NEXT_NAME_UNSUCCESSFUL } from './jobs.ts'
 
 export const COUNT_DEAD = `
 select count(*) as count from (
-  select 1 from jobs where ${UNSUCCESSFUL} and state = 'dead' and endpoint = $name
+  select 1 from jobs where unsuccessful = 'dead' and endpoint = $name
   limit ${MAX_COUNT + 1})`
 /** The entries are in order, so that the first one is the oldest. */
 export const COUNT_DUE = `
 select count(*) as count, min(since) as oldest from (
   select max(run_at, coalesce(promoted_at, 0)) as since from jobs
-  where state = 'queued' and blocked = 0 and endpoint = $name and priority = $priority
+  where claimable = 1 and endpoint = $name and priority = $priority
     and run_at <= $now
   order by run_at limit +$limit)`
 

@@ -26,6 +26,7 @@ import {
   finishAs,
   finishQueuedAs,
   parsed,
+  QUEUE_AGAIN,
   WITH_ATTEMPT,
 } from './job-row.ts'
 import { WRITE_META } from './records.ts'
@@ -75,7 +76,7 @@ function proveWritable({ connection }: Database): Promise<void> {
 
 export const PURGEABLE = `
 select seq from jobs
-where (state = 'dead') = $isDead and has_key is $hasKey and finished_at <= $finishedBy
+where (unsuccessful is 'dead') = $isDead and has_key is $hasKey and finished_at <= $finishedBy
   and finished_at is not null and effects_pending = 0
 order by finished_at limit +$limit`
 export const PURGE = `delete from jobs where seq = $seq and ${guardOf('purge')}`
@@ -188,7 +189,7 @@ where state = 'running' and lease_boot = $boot and lease_mono > $monotonic
 limit +$limit`
 
 export const END_EXPIRED_LEASE = {
-  reclaim: `update jobs set state = 'queued', attempts = ${WITH_ATTEMPT},
+  reclaim: `update jobs set ${QUEUE_AGAIN}, attempts = ${WITH_ATTEMPT},
     run_at = $now, due_at = $now, ${DROP_LEASE}
     where seq = $seq and ${guardOf('reclaim')}`,
   bury_lost: `update jobs set attempts = ${WITH_ATTEMPT}, ${finishAs('dead')}, ${FAILURE},
@@ -196,7 +197,7 @@ export const END_EXPIRED_LEASE = {
     where seq = $seq and ${guardOf('bury_lost')}`,
   withdraw_lost: `update jobs set attempts = ${WITH_ATTEMPT}, ${finishAs('cancelled')},
     ${DROP_LEASE}
-    where seq = $seq and awaiting = 0 and ${guardOf('withdraw_lost')}`,
+    where seq = $seq and awaiting_until is null and ${guardOf('withdraw_lost')}`,
 } as const
 
 interface ExpiredLease {
@@ -294,8 +295,8 @@ function endExpiredLease(
 }
 
 export const EXPIRED_JOBS = `
-select seq from jobs where state = 'queued' and expires_at is not null and expires_at <= $now
-order by expires_at limit +$limit`
+select seq from jobs where expiring_at <= $now
+order by expiring_at limit +$limit`
 export const EXPIRE = `
 update jobs set ${finishQueuedAs('dead')}, ${FAILURE}
 where seq = $seq and ${guardOf('expire')} returning id, endpoint`
@@ -327,9 +328,9 @@ async function expire(
 export const OVERDUE = `
 select id, endpoint, fence, lease_id, lease_wall, claimed_at, worker_id, attempt_count,
   attempts_left, max_attempts, free_attempts, first_run_at, promoted_at, expires_at, retry
-from jobs where awaiting = 1 and lease_wall <= $now order by lease_wall limit +$limit`
+from jobs where awaiting_until <= $now order by awaiting_until limit +$limit`
 
-export const IS_ANY_OVERDUE = 'select 1 from jobs where awaiting = 1 and lease_wall <= $now limit 1'
+export const IS_ANY_OVERDUE = 'select 1 from jobs where awaiting_until <= $now limit 1'
 
 function isAnyOverdue({ connection, clock }: Database): Promise<0 | 1> {
   return connection.read(() => {
@@ -339,7 +340,7 @@ function isAnyOverdue({ connection, clock }: Database): Promise<0 | 1> {
 }
 
 export const TIME_OUT = `
-update jobs set state = 'queued', attempts = ${WITH_ATTEMPT}, run_at = $runAt, due_at = $runAt,
+update jobs set ${QUEUE_AGAIN}, attempts = ${WITH_ATTEMPT}, run_at = $runAt, due_at = $runAt,
   ${DROP_LEASE}
 where id = $jobId and ${guardOf('time_out', 'awaiting')}`
 export const BURY_TIMED_OUT = `
@@ -347,7 +348,7 @@ update jobs set attempts = ${WITH_ATTEMPT}, ${finishAs('dead')}, ${FAILURE}, ${D
 where id = $jobId and ${guardOf('bury_timed_out', 'awaiting')}`
 export const WITHDRAW_OVERDUE = `
 update jobs set attempts = ${WITH_ATTEMPT}, ${finishAs('cancelled')}, ${DROP_LEASE}
-where id = $jobId and awaiting = 1 and ${guardOf('withdraw_lost', 'awaiting')}`
+where id = $jobId and awaiting_until is not null and ${guardOf('withdraw_lost', 'awaiting')}`
 
 interface OverdueRow {
   id: string

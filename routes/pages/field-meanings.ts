@@ -29,8 +29,8 @@ export const FIELD_MEANINGS: Record<string, string> = {
   'dedupe.mode': 'what happens if another job has the key',
   orderingKey: 'jobs of the endpoint with the same key run one at a time, in order',
   fairnessKey:
-    'groups the jobs of one customer, for GET /jobs; it does not change the order of the jobs',
-  cost: 'how much work the job is, for your information; it does not change the order of the jobs',
+    'whose job it is: the keys of an endpoint take turns, so that no customer delays the others; null: the jobs without a key take turns as one',
+  cost: 'how much of the share of its fairness key the job uses up: 10 counts as ten jobs of cost 1',
   tags: 'labels to filter by',
   metadata: 'stored and returned, not delivered',
   headers: 'extra headers of each delivery',

@@ -9,7 +9,8 @@ export const GUARDS = {
   due: 'its runAt has come, by the store’s clock',
   unexpired: 'its expiresAt, if any, has not come',
   expired: 'its expiresAt has come',
-  claimable: 'it is not blocked: its dependencies are met and it has its ordering slot',
+  claimable:
+    'it is not blocked: its dependencies are met and it has its ordering slot; and it has its turn, if it has a fairness key',
   blocked: 'it is blocked: it waits for dependencies or for its ordering slot',
   dependencies_met: 'every job it depends on has succeeded, or was waived by a retry',
   slot_free:

@@ -13,18 +13,24 @@ const LEASE_MS = 60_000
 const ROUNDS = 20
 const JOBS_PER_BATCH = 10
 const SWEEP = { limit: 100, reclaim: true }
+/** More jobs of one fairness key than have a turn. */
+const FLOOD = 200
 /** The most sweeps that are needed until one finds nothing more. */
 const MAX_SWEEPS = 20
 
 /** @throws StoreUnavailable, or an Error that says which verb gave another result than expected */
 export async function useEveryVerb(store: Store): Promise<void> {
   const busy = await addEndpoint(store, 'doctor-busy-endpoint')
+  // Before the first sweep: it looks at all keys with jobs outside, and the next ones may not.
+  const fair = await addEndpoint(store, 'doctor-fair-endpoint')
+  await enqueue(store, fair, FLOOD, { fairnessKey: 'a' })
   await useUsualVerbs(store, busy)
   await useEndings(store)
   await useKeys(store)
   await useLargePayloads(store)
   await useLimits(store)
   await useDependencies(store)
+  await useFairnessKeys(store, fair)
   await useAsyncJobs(store)
   await useDeletion(store)
   await useRecords(store, busy)
@@ -168,6 +174,31 @@ async function useDependencies(store: Store): Promise<void> {
   await enqueue(store, target, 1, { dependsOn: [second.jobId], expiresAt })
   await store.headOfOrderingKey(endpoint, 'k')
   await store.deleteJob(first)
+  await sweepAll(store)
+}
+
+/** Jobs with a turn, with the alarm of their key, and outside. */
+async function useFairnessKeys(store: Store, endpoint: string): Promise<void> {
+  const later = { runAt: store.clock.now() + DAY_MS, expiresAt: store.clock.now() + 2 * DAY_MS }
+  await enqueue(store, endpoint, 50)
+  const ids = await enqueue(store, endpoint, FLOOD, { fairnessKey: 'c' })
+  await enqueue(store, endpoint, 20, { fairnessKey: 'b', cost: 2, ...later })
+  for (let i = 0; i < 4; i++) {
+    const [released, again, ...others] = await claim(store, endpoint, 20)
+    if (!released || !again) throw new Error('claim: jobs with a fairness key were due')
+    const attempt = attemptOf(store, again, 'http_error')
+    await store.settle([
+      { ...leaseOf(again), attempt, event: 'reschedule', runAt: store.clock.now() },
+      ...others.map((job) => success(store, job)),
+    ])
+    await store.release([leaseOf(released)])
+  }
+  const open = (await store.listJobs({ endpoint, states: ['queued'], limit: 100 })).items
+  await store.cancel(open.slice(0, 3).map(({ id }) => id))
+  await store.cancel(ids.slice(0, 100))
+  await store.edit(ids.at(-1) ?? '', { priority: 9 }, null)
+  await enqueue(store, endpoint, 3, { fairnessKey: 'a', expiresAt: store.clock.now() })
+  await store.statsOf([endpoint])
   await sweepAll(store)
 }
 

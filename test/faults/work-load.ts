@@ -42,7 +42,7 @@ export async function keepLoaded(fixture: Fixture, load: Load): Promise<Accepted
   return accepted
 }
 
-function mixedWork({ random }: Fixture): WorkRequest {
+export function mixedWork({ random }: Fixture): WorkRequest {
   return {
     failures: random.chance(0.1) ? 1 : 0,
     ...(random.chance(0.2) ? { answerAfterMs: Math.round(random.between(10, 300)) } : {}),

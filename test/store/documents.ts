@@ -70,13 +70,23 @@ export function textOf(
     [...some.values()].flatMap((raw) => {
       // Left out: a payload that no job names any more is deleted later.
       if (name === COLLECTIONS.bodies && !jobs.includes(BSON.deserialize(raw)._id)) return []
-      const document = Object.entries(BSON.deserialize(raw)).filter(
+      const document = Object.entries(withoutOrder(BSON.deserialize(raw))).filter(
         ([key]) => !without.includes(key),
       )
       return `${name} ${JSON.stringify(plain(Object.fromEntries(document), known))}`
     }),
   )
   return lines.sort().join('\n')
+}
+
+/**
+ * Leaves out what decides only about the order of jobs with fairness keys: another number of tries
+ * may give another one.
+ */
+function withoutOrder({ lanes, turn, admitsNext, ...document }: Document): Document {
+  if (document.fairnessKey === undefined) return document
+  const { freedAt, ...job } = document
+  return { ...job, state: job.state === 'waiting' ? 'queued' : job.state }
 }
 
 /**

@@ -1,6 +1,6 @@
 // How a claim chooses among the jobs of its endpoints, without a database.
 import { expect, it } from 'vitest'
-import { createPicker, MAX_CLAIM_BYTES, type Picker } from '../../src/store/mongo/claim.ts'
+import { createPicker, MAX_CLAIM_BYTES, type Picker } from '../../src/store/mongo/candidates.ts'
 
 /** The jobs of each endpoint, in order, with their sizes. */
 type Held = Record<string, { count: number; bytes?: number }>

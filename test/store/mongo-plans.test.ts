@@ -90,6 +90,7 @@ it('endpoints with work are read from name to name by the index that begins with
   expect(new Set(hints.map((hint) => JSON.stringify(hint)))).toEqual(
     new Set([
       '["queued","claim"]',
+      '["waiting","outside"]',
       '["blocked","blocked_of_endpoint"]',
       '["running","running"]',
       '["dead","unsuccessful_of_endpoint"]',

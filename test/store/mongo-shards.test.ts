@@ -39,6 +39,7 @@ const TO_EVERY_SHARD: Record<string, string> = {
   'find posthorn_jobs: dedupeKey': LIST,
   'find posthorn_jobs: effectsPending, finishedAt, hasKey, state': ALL_ENDPOINTS,
   'find posthorn_jobs: effectsPending, state': ALL_ENDPOINTS,
+  'find posthorn_jobs: endpoint, state': ALL_ENDPOINTS,
   'find posthorn_jobs: expiresAt, state': ALL_ENDPOINTS,
   'find posthorn_jobs: failureReason, state': LIST,
   'find posthorn_jobs: leaseExpiresAt, phase, state': ALL_ENDPOINTS,

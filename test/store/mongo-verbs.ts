@@ -46,6 +46,9 @@ export async function useEveryVerb(store: Store, other: Store): Promise<void> {
   const keyed = await addEndpoint(store)
   const doomed = await addEndpoint(store)
   await enqueueMany(store, endpoint, 4, { tags: ['a'], expiresAt: now + DAY_MS })
+  const fair = await addEndpoint(store, { name: 'fair' })
+  const { count, cost } = FLOOD
+  const flood = await enqueueMany(store, fair, count, { fairnessKey: 'a', cost })
   await sweepBlocked(store, other)
   const key = { idempotency: { key: 'k', requestHash: 'h' } }
   await enqueueMany(store, keyed, 1, key)
@@ -79,6 +82,7 @@ export async function useEveryVerb(store: Store, other: Store): Promise<void> {
   })
   if ((await store.getJob(old)) !== null) throw new Error('the old job was not purged')
   await useLargePayloads(store)
+  await useFairnessKeys(store, fair, flood)
   await useWaitingVerbs(store)
   await useLateVerbs(store)
   await readAll(store, endpoint, first.jobId)
@@ -178,6 +182,28 @@ async function useLimitsAndHealth(store: Store): Promise<void> {
   await store.pauseEndpoint(first)
   await store.resumeEndpoint(first)
   await store.rotateSecret(first, newSecret(), 1_000)
+}
+
+/** Only the first of these jobs has a turn: each has the cost of many. */
+const FLOOD = { count: 6, cost: 40 }
+
+/** Jobs with a turn, with the alarm of their key, and outside. */
+async function useFairnessKeys(store: Store, endpoint: string, ids: string[]): Promise<void> {
+  const now = store.clock.now()
+  const later = { runAt: now + DAY_MS, expiresAt: now + 2 * DAY_MS }
+  await enqueueMany(store, endpoint, 3, { fairnessKey: 'b', ...later })
+  await enqueueMany(store, endpoint, 3)
+  const released = await claimOne(store, endpoint)
+  const again = await claimOne(store, endpoint)
+  await store.settle([laterAgain(store, again), success(store, await claimOne(store, endpoint))])
+  await store.release([leaseOf(released)])
+  await claimOne(store, endpoint)
+  await claimOne(store, endpoint)
+  await store.cancel(ids.slice(3, 4))
+  await store.edit(ids.at(-1) as string, { priority: 9 }, null)
+  await enqueueMany(store, endpoint, 1, { fairnessKey: 'a', expiresAt: store.clock.now() })
+  await store.sweep({ limit: 10, reclaim: true })
+  await store.statsOf([endpoint])
 }
 
 /**

@@ -14,13 +14,14 @@ const FILES = readdirSync(FOLDER)
  */
 const BY_POSITION: Record<string, string[]> = {
   'admission.ts': ['ELIGIBLE'],
-  'claim.ts': ['NEXT_PRIORITY', 'CLAIMABLE', 'PAYLOAD', 'CLAIM', 'CLAIM_EXPIRING'],
+  'claim.ts': ['NEXT_PRIORITY', 'CLAIMABLE', 'TURNS', 'PAYLOAD', 'CLAIM', 'CLAIM_EXPIRING'],
   'job-row.ts': ['INSERT_PLAIN', 'INSERT_JOB', 'INSERT_PAYLOAD'],
   'leases.ts': ['RENEW'],
   'settle.ts': [
     ...['SETTLE await', 'SETTLE succeed', 'SETTLE reschedule'],
     ...['SETTLE postpone', 'SETTLE bury', 'SUCCEED_IF_PLAIN'],
   ],
+  'turns.ts': ['LANE'],
 }
 
 test('only the listed statements take their values by position', async () => {

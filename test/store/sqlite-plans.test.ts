@@ -19,10 +19,11 @@ import * as leases from '../../src/store/sqlite/leases.ts'
 import * as settle from '../../src/store/sqlite/settle.ts'
 import { openSqliteStore } from '../../src/store/sqlite/store.ts'
 import * as sweep from '../../src/store/sqlite/sweep.ts'
+import * as turns from '../../src/store/sqlite/turns.ts'
 
 const MODULES = [
   ...[admission, blockedJobs, claim, commands, deletedEndpoints, endpoints, enqueue],
-  ...[enqueueConflicts, finishEffects, jobRow, jobs, leases, settle, sweep],
+  ...[enqueueConflicts, finishEffects, jobRow, jobs, leases, settle, sweep, turns],
 ]
 
 /** Statements that are constant texts. Those that a function makes are listed below. */
@@ -45,7 +46,23 @@ const WALKS = SCOPES.flatMap((scope) => [
 
 /** The index that serves each query of a claim, a look for due jobs, or a sweep. */
 const EXPECTED_INDEX: [string, string, string][] = [
-  ['claim', claim.CLAIMABLE, 'jobs_claimable (endpoint=? AND priority=? AND run_at<?)'],
+  ['claim', claim.CLAIMABLE, 'jobs_claimable (endpoint=? AND priority=? AND turn=? AND run_at<?)'],
+  ['claim in turn', claim.TURNS, 'jobs_claimable (endpoint=? AND priority=? AND turn>?)'],
+  [
+    'last turn of a key',
+    turns.LAST_IN_LINE,
+    'jobs_turns (endpoint=? AND fairness_key=? AND priority=?)',
+  ],
+  [
+    'first outside',
+    turns.FIRST_OUTSIDE,
+    'jobs_outside (endpoint=? AND fairness_key=? AND priority=?)',
+  ],
+  [
+    'turns that became free',
+    turns.LEFT_WITH_TURN,
+    'jobs_left_turn (endpoint=? AND fairness_key=? AND priority=?)',
+  ],
   ['next priority', claim.NEXT_PRIORITY, 'jobs_claimable (endpoint=? AND priority<?)'],
   ['settle', settle.SETTLE.succeed, 'sqlite_autoindex_jobs_1 (id=?)'],
   ['renew', leases.RENEW, 'sqlite_autoindex_jobs_1 (id=?)'],

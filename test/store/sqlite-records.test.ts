@@ -37,7 +37,7 @@ const EXPECTED_INDEX: [string, string, string][] = [
   [
     'due of',
     stats.COUNT_DUE,
-    'COVERING INDEX jobs_claimable (endpoint=? AND priority=? AND run_at<?)',
+    'COVERING INDEX jobs_claimable (endpoint=? AND priority=? AND turn=? AND run_at<?)',
   ],
 ]
 

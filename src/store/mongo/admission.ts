@@ -26,13 +26,13 @@ const MAX_REMEMBERED = 20_000
 export interface EligibleEndpoints {
   /**
    * Those of the names whose endpoints return jobs to claims; `isLimited`: only within their
-   * admission.
+   * admission; `isKeyed`: their jobs may have fairness keys.
    */
   among(
     names: string[],
     now: number,
     deadline: Deadline,
-  ): Promise<Map<string, { isLimited: boolean }>>
+  ): Promise<Map<string, { isLimited: boolean; isKeyed: boolean }>>
   forget(name: string): void
 }
 
@@ -80,11 +80,12 @@ export function rememberEligibleEndpoints(endpoints: MongoContext['endpoints']):
       const monotonicMs = performance.now()
       const unknown = names.filter((name) => (remembered.get(name)?.until ?? 0) < monotonicMs)
       const asked = unknown.length === 0 ? new Map() : await ask([...new Set(unknown)], deadline)
-      const eligible = new Map<string, { isLimited: boolean }>()
+      const eligible = new Map<string, { isLimited: boolean; isKeyed: boolean }>()
       for (const name of names) {
         const endpoint = asked.get(name) ?? remembered.get(name)?.endpoint ?? null
         if (endpoint !== null && isEligible(endpoint, now)) {
-          eligible.set(name, { isLimited: isLimited(limitsOf(endpoint)) })
+          const isKeyed = endpoint.lanes !== undefined
+          eligible.set(name, { isLimited: isLimited(limitsOf(endpoint)), isKeyed })
         }
       }
       return eligible

@@ -3,11 +3,12 @@
 // last one returns only jobs of this claim, whatever raced. A fourth reads the payloads that are
 // stored apart, if there are any. Jobs that the update claimed, or may have claimed, and that are
 // not read are released and never sent. Jobs of endpoints with limits are claimed within their
-// admission (admission.ts): two commands before the update, and one at the end. Over 500 lines,
-// because the choice of candidates and the release of unacknowledged claims have no other reader.
+// admission (admission.ts): two commands before the update, and one at the end.
 import type { Document } from 'mongodb'
 import { ASK_AGAIN_MS, afterClaim } from '../../endpoint/admission.ts'
 import type { ClaimedJob } from '../../job/job.ts'
+import { ALARM } from '../../job/turns.ts'
+import type { SecretBox } from '../secret-box.ts'
 import type { Claim, Due, EndpointShare, Holder, LimitedEndpoint } from '../store.ts'
 import { StoreUnavailable } from '../store-errors.ts'
 import {
@@ -18,6 +19,13 @@ import {
   releaseAdmission,
 } from './admission.ts'
 import { withBodies } from './bodies.ts'
+import {
+  type Candidate,
+  createPicker,
+  findCandidates,
+  newLooks,
+  type Picker,
+} from './candidates.ts'
 import { type Deadline, type MongoContext, nowOf, run, startDeadline } from './connection.ts'
 import { guardOf } from './guards.ts'
 import {
@@ -25,12 +33,15 @@ import {
   BY_ID,
   CLAIM_PROJECTION,
   type ClaimedDocument,
-  claimedJobOf,
   type JobDocument,
+  openHeaders,
+  ownBytes,
   randomId,
   releaseOf,
+  type Whole,
 } from './job-document.ts'
 import type { JobIndex } from './schema.ts'
+import { advanceLanes, type KeyInLane, type LaneLooks } from './turns.ts'
 
 /** A claim that loses ids to other claimers tries again, but not without end. */
 const MAX_ROUNDS = 8
@@ -60,43 +71,12 @@ interface ClaimCall {
   picker: Picker
   /** Endpoints whose jobs are claimed within their admission only. */
   limitedNames: Set<string>
+  /** Endpoints whose jobs may have fairness keys. */
+  keyedNames: Set<string>
+  /** The jobs that this call has claimed and that admit the next one of their key. */
+  admitting: KeyInLane[]
   limited: Map<string, LimitedEndpoint>
   deadline: Deadline
-}
-
-/** Limit of the payloads of one claim, which a worker holds in memory together. */
-export const MAX_CLAIM_BYTES = 64 * 1_024 * 1_024
-/** Limit of shares in one command: more make a long command, fewer make many commands. */
-const MAX_SHARES_PER_COMMAND = 64
-/** The first command reads few shares, because they may have enough; the next ones read more. */
-const FIRST_SHARES = 4
-const SHARES_GROWTH = 4
-
-type Candidate = Pick<JobDocument, '_id' | 'endpoint' | 'payloadBytes'>
-
-/** An endpoint, and how many more of its jobs the claim may take. */
-interface OpenShare {
-  endpoint: string
-  left: number
-}
-
-/** Chooses jobs within the limits of one claim, which needs more rounds if it loses ids. */
-export interface Picker {
-  wantsMore(): boolean
-  startRound(): void
-  /** The shares to read next, each with its limit; none: the round is complete. */
-  nextShares(): OpenShare[]
-  /** The candidates of those shares. An endpoint without further ones is not read again. */
-  add(found: Candidate[][]): void
-  picked(): Candidate[]
-  /** Takes nothing more from this endpoint. */
-  close(endpoint: string): void
-  /** Reads the endpoint again, because its candidates of this round were not tried. */
-  reopen(endpoint: string): void
-  /** The endpoints that may have more due jobs. */
-  openEndpoints(): string[]
-  /** Counts the jobs that were claimed. */
-  count(taken: Pick<ClaimedJob, 'payload' | 'endpoint'>[]): void
 }
 
 const FIRST_WAIT_MS = 100
@@ -136,10 +116,14 @@ export async function claim(
   const names = shares.map(({ endpoint }) => endpoint)
   const eligible = await claimer.eligibleEndpoints.among(names, context.clock.now(), deadline)
   const limitedNames = new Set(names.filter((name) => eligible.get(name)?.isLimited))
+  const keyedNames = new Set(names.filter((name) => eligible.get(name)?.isKeyed))
   const open = shares.filter(({ endpoint }) => eligible.has(endpoint))
   const picker = createPicker(open, limit)
   const limited = new Map<string, LimitedEndpoint>()
-  const call = { context, unacknowledged, holder, picker, limitedNames, limited, deadline }
+  const call: ClaimCall = {
+    ...{ context, unacknowledged, holder, picker, limitedNames, keyedNames, limited, deadline },
+    admitting: [],
+  }
   const claimed: ClaimedJob[] = []
   let leftMs = deadline.leftMs()
   let tookMs = 0
@@ -203,72 +187,6 @@ export function trackUnacknowledgedClaims(context: MongoContext): Unacknowledged
   }
 }
 
-export function createPicker(shares: EndpointShare[], limit: number): Picker {
-  let open: OpenShare[] = shares
-    .filter((share) => share.limit > 0)
-    .map((share) => ({ endpoint: share.endpoint, left: share.limit }))
-  const exhausted = new Set<string>()
-  let wanted = limit
-  let bytesLeft = MAX_CLAIM_BYTES
-  let takenCount = 0
-  let lastShares: OpenShare[] = []
-  let round = newRound()
-
-  /** Whether the candidate fitted into the claim. */
-  const pick = (candidate: Candidate) => {
-    const bytes = round.bytes + candidate.payloadBytes
-    // One job alone always fits, whatever its size.
-    const fits = bytes <= bytesLeft || round.picked.length + takenCount === 0
-    if (!fits || round.picked.length === wanted) round.isFull = true
-    if (!round.isFull) {
-      round.picked.push(candidate)
-      round.bytes = bytes
-    }
-    return !round.isFull
-  }
-
-  return {
-    wantsMore: () => wanted > 0 && open.length > 0 && bytesLeft > 0,
-    startRound() {
-      round = newRound()
-    },
-    nextShares() {
-      const most = round.isFull ? 0 : wanted - round.picked.length
-      const next =
-        most === 0 ? [] : open.slice(round.nextShare, round.nextShare + round.sharesAtOnce)
-      lastShares = next.map(({ endpoint, left }) => ({ endpoint, left: Math.min(left, most) }))
-      round.nextShare += lastShares.length
-      round.sharesAtOnce = Math.min(round.sharesAtOnce * SHARES_GROWTH, MAX_SHARES_PER_COMMAND)
-      return lastShares
-    },
-    add(found) {
-      lastShares.forEach(({ endpoint, left }, i) => {
-        const own = found[i] ?? []
-        const isAll = own.slice(0, left).every(pick)
-        if (isAll && own.length < left) exhausted.add(endpoint)
-      })
-    },
-    picked: () => round.picked,
-    close(endpoint) {
-      exhausted.add(endpoint)
-    },
-    reopen(endpoint) {
-      exhausted.delete(endpoint)
-    },
-    openEndpoints: () => open.map(({ endpoint }) => endpoint),
-    count(taken) {
-      if (round.isFull && round.picked.length < wanted) bytesLeft = 0
-      for (const { payload, endpoint } of taken) {
-        takenCount += 1
-        wanted -= 1
-        bytesLeft -= payload.byteLength
-        for (const share of open) if (share.endpoint === endpoint) share.left -= 1
-      }
-      open = open.filter(({ endpoint, left }) => left > 0 && !exhausted.has(endpoint))
-    },
-  }
-}
-
 /**
  * Endpoints that have a job in this state. Reads an index that begins with the name and skips from
  * name to name. `distinct` takes no hint before MongoDB 7.1, and without one it may use an index in
@@ -291,10 +209,11 @@ async function claimRound(
   call: ClaimCall,
   spread: number,
 ): Promise<{ taken: ClaimedJob[]; lostCount: number }> {
-  const { context, picker, limitedNames, deadline } = call
+  const { context, picker, limitedNames, keyedNames, deadline } = call
+  const looks = newLooks()
   picker.startRound()
   for (let shares = picker.nextShares(); shares.length > 0; shares = picker.nextShares()) {
-    picker.add(await findCandidates(context, shares, spread, deadline))
+    picker.add(await findCandidates(context, shares, { keyedNames, spread, looks }, deadline))
   }
   const picked = picker.picked()
   const names = [...new Set(picked.map(({ endpoint }) => endpoint))].filter((name) =>
@@ -304,8 +223,25 @@ async function claimRound(
     names.length === 0
       ? { taken: await claimCandidates(call, picked), triedCount: picked.length }
       : await claimAdmitted(call, picked, names.slice(0, MAX_ADMITTED))
+  // Their keys get turns before the next round.
+  for (const { endpoint } of [...call.admitting, ...looks.aside]) picker.reopen(endpoint)
   picker.count(taken)
+  await advance(context, looks, taken, call.admitting.splice(0), deadline)
   return { taken, lostCount: triedCount - taken.length }
+}
+
+/** The jobs are claimed: an outage here leaves keys to the round of the sweep. */
+async function advance(
+  context: MongoContext,
+  looks: LaneLooks,
+  taken: ClaimedJob[],
+  admitting: KeyInLane[],
+  deadline: Deadline,
+): Promise<void> {
+  const ids = taken.map(({ jobId }) => jobId)
+  await advanceLanes(context, looks, ids, admitting, deadline).catch((error: unknown) => {
+    if (!(error instanceof StoreUnavailable)) throw error
+  })
 }
 
 /** Closes the endpoints without admission or without a free slot, for this claim. */
@@ -397,6 +333,9 @@ async function claimCandidates(call: ClaimCall, candidates: Candidate[]): Promis
         .toArray(),
     )
     context.pendingEffects.noteClaimed(documents)
+    for (const { endpoint, priority, fairnessKey: key, admitsNext } of documents) {
+      if (key !== undefined && admitsNext) call.admitting.push({ endpoint, priority, key })
+    }
     const whole = await withBodies(context, documents, deadline)
     const byId = new Map(
       whole.map((document) => [document._id, claimedJobOf(document, leaseId, context.box)]),
@@ -429,77 +368,71 @@ async function writeClaim(
   deadline: Deadline,
 ): Promise<number> {
   const now = nowOf(context)
+  const lease = {
+    state: 'running' as const,
+    phase: 'sending' as const,
+    leaseId,
+    leaseWorkerId: holder.workerId,
+    leaseExpiresAt: new Date(now.getTime() + holder.leaseMs),
+    pulledLeaseMs: holder.pulls ? holder.leaseMs : null,
+    claimedAt: now,
+    progress: null,
+  }
+  const claimOf = (jobs: Candidate[], fields: Partial<JobDocument>) => ({
+    filter: { ...atEndpoints(jobs), ...guardOf('claim', { now }) },
+    update: {
+      $set: { ...lease, ...fields },
+      $inc: { fence: 1, attemptCount: 1, attemptsLeft: -1, version: 1 },
+      // Sets it once: an earlier instant stays.
+      $min: { startedAt: now },
+    },
+  })
+  const keyed = candidates.filter(({ fairnessKey = null }) => fairnessKey !== null)
+  if (keyed.length === 0) {
+    const { filter, update } = claimOf(candidates, {})
+    const { matchedCount } = await run(deadline, (limit) =>
+      context.jobs.updateMany(filter, update, { ...BY_ID, ...limit }),
+    )
+    return matchedCount
+  }
+  const plain = candidates.filter(({ fairnessKey = null }) => fairnessKey === null)
+  const claims = [
+    claimOf(keyed, { turn: ALARM }),
+    ...(plain.length === 0 ? [] : [claimOf(plain, {})]),
+  ].map((one) => ({ updateMany: { ...one, ...BY_ID } }))
   const { matchedCount } = await run(deadline, (limit) =>
-    context.jobs.updateMany(
-      { ...atEndpoints(candidates), ...guardOf('claim', { now }) },
-      {
-        $set: {
-          state: 'running',
-          phase: 'sending',
-          leaseId,
-          leaseWorkerId: holder.workerId,
-          leaseExpiresAt: new Date(now.getTime() + holder.leaseMs),
-          pulledLeaseMs: holder.pulls ? holder.leaseMs : null,
-          claimedAt: now,
-          progress: null,
-        },
-        $inc: { fence: 1, attemptCount: 1, attemptsLeft: -1, version: 1 },
-        // Sets it once: an earlier instant stays.
-        $min: { startedAt: now },
-      },
-      { ...BY_ID, ...limit },
-    ),
+    context.jobs.bulkWrite(claims, { ordered: false, ...limit }),
   )
   return matchedCount
 }
 
-function newRound() {
+function claimedJobOf(
+  document: Whole<ClaimedDocument>,
+  leaseId: string,
+  box: SecretBox,
+): ClaimedJob {
   return {
-    ...{ sharesAtOnce: FIRST_SHARES, nextShare: 0, bytes: 0, isFull: false },
-    picked: [] as Candidate[],
+    jobId: document._id,
+    fence: document.fence,
+    leaseId,
+    endpoint: document.endpoint,
+    payload: ownBytes(document.payload),
+    attemptNumber: document.attemptCount,
+    attemptsLeft: document.attemptsLeft,
+    maxAttempts: document.maxAttempts,
+    freeAttempts: document.freeAttempts,
+    runAt: document.runAt.getTime(),
+    firstRunAt: document.firstRunAt.getTime(),
+    promotedAt: document.promotedAt?.getTime() ?? null,
+    expiresAt: document.expiresAt?.getTime() ?? null,
+    timeoutMs: document.timeoutMs,
+    retry: document.retry,
+    headers: openHeaders(document.headers, document._id, box),
+    scheduleName: document.scheduleName ?? null,
+    trace: document.trace ?? null,
+    hops: document.hops,
+    claimedAt: document.claimedAt.getTime(),
   }
-}
-
-/**
- * Due jobs of each share, in order; with `spread` above 1, a random stretch of a longer list. The
- * index `claim` has every field that this asks for or returns, so that it reads no document.
- */
-async function findCandidates(
-  context: MongoContext,
-  shares: OpenShare[],
-  spread: number,
-  deadline: Deadline,
-): Promise<Candidate[][]> {
-  const pipelines = shares.map(({ endpoint, left }) =>
-    candidatesOf(endpoint, left * spread, nowOf(context)),
-  )
-  const [first, ...others] = pipelines
-  if (first === undefined) return []
-  const unions = others.map((pipeline) => ({ $unionWith: { coll: context.names.jobs, pipeline } }))
-  const batchSize = shares.reduce((sum, { left }) => sum + left * spread, 1)
-  // The newest state: the guard of the update proves it, and a majority read can be older.
-  const options = { batchSize, readConcern: 'local' } as const
-  const found = await run(deadline, (limit) =>
-    context.jobs.aggregate<Candidate>([...first, ...unions], { ...options, ...limit }).toArray(),
-  )
-  const byEndpoint = Map.groupBy(found, ({ endpoint }) => endpoint)
-  return shares.map(({ endpoint, left }) => randomStretch(byEndpoint.get(endpoint) ?? [], left))
-}
-
-function candidatesOf(endpoint: string, limit: number, now: Date): Document[] {
-  return [
-    { $match: { endpoint, ...guardOf('claim', { now }) } },
-    { $sort: { priority: -1, runAt: 1 } },
-    { $limit: limit },
-    { $project: { endpoint: 1, payloadBytes: 1 } },
-  ]
-}
-
-function randomStretch(candidates: Candidate[], length: number): Candidate[] {
-  const slack = candidates.length - length
-  if (slack <= 0) return candidates
-  const start = Math.floor(Math.random() * (slack + 1))
-  return candidates.slice(start, start + length)
 }
 
 interface UnacknowledgedClaim {
@@ -523,7 +456,7 @@ async function releaseUnacknowledged(
         .find(
           { _id: { $in: ids }, state: 'running', leaseId },
           {
-            projection: { endpoint: 1, superseded: 1, attemptCount: 1 },
+            projection: { endpoint: 1, superseded: 1, attemptCount: 1, fairnessKey: 1 },
             batchSize: ids.length + 1,
             ...BY_ID,
             ...limit,
@@ -534,19 +467,17 @@ async function releaseUnacknowledged(
     // Usually the update claimed nothing: this saves a slow store updates that match nothing.
     if (found.length === 0) return false
     const now = nowOf(context)
-    const updates = found
-      .slice(0, claim.most)
-      .map(({ _id, endpoint, superseded, attemptCount }) => {
-        const isSuperseded = superseded === true
-        const event = isSuperseded ? 'withdraw' : 'release'
-        // The lease id is random and belongs to this claim alone, so that the guard needs no fence.
-        const filter = { _id, endpoint, state: 'running' as const, leaseId }
-        return releaseOf(
-          { ...filter, superseded: isSuperseded ? true : { $ne: true } },
-          { attemptCount },
-          { event, writeId: randomId(), now },
-        )
+    const updates = found.slice(0, claim.most).map(({ _id, endpoint, superseded, ...job }) => {
+      const isSuperseded = superseded === true
+      const event = isSuperseded ? 'withdraw' : 'release'
+      // The lease id is random and belongs to this claim alone, so that the guard needs no fence.
+      const filter = { _id, endpoint, state: 'running' as const, leaseId }
+      return releaseOf({ ...filter, superseded: isSuperseded ? true : { $ne: true } }, job, {
+        event,
+        writeId: randomId(),
+        now,
       })
+    })
     const { matchedCount } = await run(startDeadline(), (limit) =>
       context.jobs.bulkWrite(updates, { ordered: false, ...limit }),
     )
@@ -562,6 +493,7 @@ async function releaseUnacknowledged(
 /** For each state, an index that begins with the name of the endpoint. */
 const NAME_INDEXES = {
   queued: 'claim',
+  waiting: 'outside',
   blocked: 'blocked_of_endpoint',
   running: 'running',
   dead: 'unsuccessful_of_endpoint',

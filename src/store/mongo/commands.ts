@@ -6,6 +6,7 @@ import { decideRetry, isRetryable, type RetryOptions } from '../../job/dependenc
 import { instantsAfterEdit, type JobChange, refusalOfEdit } from '../../job/edit.ts'
 import type { JobState } from '../../job/job.ts'
 import { LIFECYCLE } from '../../job/lifecycle.ts'
+import { ALARM } from '../../job/turns.ts'
 import type { CommandResult, DeleteJobResult, EditResult, RetryResult } from '../store.ts'
 import { StoreUnavailable } from '../store-errors.ts'
 import {
@@ -48,6 +49,7 @@ import {
   stateOf,
   toFinal,
 } from './job-document.ts'
+import { closeGaps, joinAgain, PLACE_FIELDS } from './turns.ts'
 
 /** Limit of unacknowledged cancels that a process remembers. Beyond it, the oldest is forgotten. */
 const MAX_UNACKNOWLEDGED = 1_000
@@ -64,6 +66,7 @@ const COMMAND_FIELDS = {
   effectsPending: 1,
   waitingFor: 1,
   'attempts.writeId': 1,
+  ...PLACE_FIELDS,
 } as const
 
 type CommandJob = Pick<
@@ -108,6 +111,7 @@ const EDIT_FIELDS = {
   runAt: 1,
   expiresAt: 1,
   payloadId: 1,
+  ...PLACE_FIELDS,
 } as const
 
 type EditedJob = Pick<JobDocument, '_id' | keyof typeof EDIT_FIELDS>
@@ -116,6 +120,7 @@ const DELETE_FIELDS = { endpoint: 1, state: 1, version: 1, payloadId: 1, resultI
 
 export async function cancel(context: MongoContext, ids: string[]): Promise<CommandResult[]> {
   const deadline = startDeadline()
+  const left: CommandJob[] = []
   const results = await runCommand(ids, {
     ...{ context, event: 'cancel', deadline, seen: await readJobs(context, ids, deadline) },
     decide(job) {
@@ -131,7 +136,9 @@ export async function cancel(context: MongoContext, ids: string[]): Promise<Comm
       const attempt = endedAttempt(job, now, 'job_cancelled', writer)
       return { kind: 'change', update: { ...update, ...pushAttempt(attempt) }, result, attempt }
     },
-    onWritten({ _id: jobId, endpoint }, { attempt }) {
+    onWritten(job, { attempt }) {
+      const { _id: jobId, endpoint } = job
+      left.push(job)
       if (attempt === undefined) return
       context.ends.emit({ jobId, endpoint, attempt: attemptOf(attempt), deathReason: null })
     },
@@ -147,6 +154,7 @@ export async function cancel(context: MongoContext, ids: string[]): Promise<Comm
     context,
     ids.filter((_, i) => results[i]?.kind === 'applied'),
   )
+  await closeGaps(context, left)
   // Only a retry can break the unique index of dedupe keys or be refused for its dependencies.
   return results as CommandResult[]
 }
@@ -225,6 +233,7 @@ export async function edit(
     const written = await writeEdit(context, seen, change, deadline)
     if (written === null) continue
     context.notifyWork()
+    if (isMoved(change)) await closeGaps(context, [seen])
     const [job] = await withBodies(context, [written], deadline)
     // If the job has changed again since then, this is the job as it is now.
     const [now] = job ? [job] : await readWhole(context, { _id: id }, { count: 1 }, deadline)
@@ -337,7 +346,7 @@ async function unblockRetried(context: MongoContext, queued: BlockedJob[]): Prom
 }
 
 function retryUpdate(seen: CommandJob, waitingFor: string[], now: Date): UpdateFilter<JobDocument> {
-  const { dedupeKey, orderingKey, maxAttempts } = seen
+  const { dedupeKey, orderingKey, fairnessKey, maxAttempts } = seen
   const waits = waitingFor.length > 0
   const isBlocked = waits || orderingKey !== undefined
   return {
@@ -345,6 +354,7 @@ function retryUpdate(seen: CommandJob, waitingFor: string[], now: Date): UpdateF
       state: isBlocked ? 'blocked' : 'queued',
       ...(isBlocked ? { recheckAt: new Date(0) } : {}),
       ...(waits ? { waitingFor } : {}),
+      ...(fairnessKey === undefined ? {} : { turn: ALARM }),
       ...(dedupeKey === undefined ? {} : { dedupeHolder: dedupeKey }),
       runAt: now,
       firstRunAt: now,
@@ -460,6 +470,11 @@ async function dedupeConflict(
   return holder === null ? { kind: 'read_again' } : { kind: 'dedupe_conflict', jobId: holder._id }
 }
 
+/** Whether the job gets another place in the order. */
+function isMoved({ priority, runAt }: JobChange): boolean {
+  return priority !== undefined || runAt !== undefined
+}
+
 function editUpdate(
   seen: EditedJob,
   change: JobChange,
@@ -472,6 +487,7 @@ function editUpdate(
     $set: {
       ...instantFields(seen, change),
       ...(priority === undefined ? {} : { priority }),
+      ...(isMoved(change) ? joinAgain(seen) : {}),
       ...(tags === undefined || withoutTags ? {} : { tags }),
       ...(metadata === undefined ? {} : { metadata: JSON.stringify(metadata) }),
       ...(payload === undefined

@@ -4,6 +4,7 @@ import type { Limits } from '../../endpoint/admission.ts'
 import type { Endpoint, EndpointSettings } from '../../endpoint/endpoint.ts'
 import type { Ramp } from '../../endpoint/health.ts'
 import { freeAt } from '../../endpoint/rate-bucket.ts'
+import type { Lane } from '../../job/turns.ts'
 import { keyIdOf, type SecretBox } from '../secret-box.ts'
 import { Undecryptable } from '../store-errors.ts'
 
@@ -28,6 +29,11 @@ export interface EndpointDocument extends Omit<EndpointSettings, 'name' | 'heade
   healthId: string | null
   /** When the bucket of its rate limit is full again: epoch milliseconds, with fractions. */
   rateFullAt: number | null
+  /**
+   * The order of its fairness keys (turns.ts), by priority. Absent: no job of it has had a key. No
+   * part of its version.
+   */
+  lanes?: Record<number, Lane>
   /** The claim that holds its admission (admission.ts); null: none. */
   admissionHolder: string | null
   admissionUntil: Date | null
@@ -59,6 +65,7 @@ export const ELIGIBILITY = {
   rateLimit: 1,
   ramp: 1,
   rateFullAt: 1,
+  lanes: 1,
 } as const
 
 export type Eligibility = Pick<EndpointDocument, '_id' | keyof typeof ELIGIBILITY>

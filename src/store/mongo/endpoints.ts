@@ -52,7 +52,7 @@ const NAMES_PER_COUNT = 20
 const COUNTED_STATES = [...QUEUED_STATES, 'running'] as const
 
 /** The first due job is at the beginning of its part of the index `claim`. */
-const CLAIM_ORDER = { sort: { priority: -1, runAt: 1 }, hint: 'claim' } as const
+const CLAIM_ORDER = { sort: { priority: -1, turn: 1, runAt: 1 }, hint: 'claim' } as const
 
 type Secrets = { given: string | null; fresh: string }
 
@@ -154,7 +154,7 @@ export async function countJobs(context: MongoContext, names: string[]): Promise
   }
   return names.map((name) => {
     const countIn = (state: StoredState) => counts.get(`${name} ${state}`) ?? 0
-    const queued = countIn('queued') + countIn('blocked')
+    const queued = QUEUED_STATES.reduce((sum, state) => sum + countIn(state), 0)
     const running = countIn('running')
     return {
       queued: Math.min(queued, MAX_COUNT),

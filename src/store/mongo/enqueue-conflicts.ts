@@ -21,6 +21,7 @@ import {
   toFinal,
   type Whole,
 } from './job-document.ts'
+import { closeGaps, joinAgain } from './turns.ts'
 
 const WITHOUT_PAYLOAD = { payload: 0 } as const
 /** The large fields, which only the whole job needs. */
@@ -348,6 +349,7 @@ async function applyDedupe(
       const document = await updateOwner(context, filter, update, isMinimal(index), deadline)
       await deleteBodies(context, document === null ? own : bodiesOf(holder), deadline)
       if (document === null) return RACED
+      await closeGaps(context, [holder])
       return { kind: 'replaced', job: jobOfOwner(context, document, job.payload) }
     }
     case 'displace': {
@@ -358,6 +360,7 @@ async function applyDedupe(
         toFinal('cancelled', now, {}),
         deadline,
       )
+      if (isWritten) await closeGaps(context, [holder])
       return isWritten ? { kind: 'released', isFinal: true } : RACED
     }
     case 'supersede': {
@@ -398,6 +401,7 @@ function replacement(
       runAt,
       firstRunAt: runAt,
       priority: job.priority,
+      ...joinAgain(holder),
       metadata: JSON.stringify(job.metadata),
       headers: sealHeaders(job.headers, holder._id, box),
       expiresAt: dateOrNull(job.expiresAt),

@@ -41,6 +41,7 @@ import {
   resolve,
 } from './enqueue-conflicts.ts'
 import { BY_ID, newJobDocument, stateOf } from './job-document.ts'
+import { admitStored, type Lanes, placeNew } from './turns.ts'
 
 /** The holder of a key can be purged between insert and read: then the key is free again. */
 const MAX_ROUNDS_WITHOUT_PROGRESS = 5
@@ -58,18 +59,21 @@ interface Batch extends BatchResults {
   context: MongoContext
   finished: string[]
   blocked: Item[]
+  lanes: Map<string, Lanes>
   deadline: Deadline
 }
 
 interface EnqueueContext {
   endpoints: Map<string, AcceptingEndpoint>
+  /** Of the endpoints that have had a fairness key. */
+  lanes: Map<string, Lanes>
   /** By id. A dependency that is not stored has none. */
   states: Map<string, JobState>
 }
 
-const FOUND = { 'retry.maxAttempts': 1, disabledReason: 1, onFinish: 1 } as const
+const FOUND = { 'retry.maxAttempts': 1, disabledReason: 1, onFinish: 1, lanes: 1 } as const
 
-type FoundEndpoint = Pick<EndpointDocument, '_id' | 'disabledReason' | 'onFinish'> & {
+type FoundEndpoint = Pick<EndpointDocument, '_id' | 'disabledReason' | 'onFinish' | 'lanes'> & {
   retry: { maxAttempts: number }
 }
 
@@ -94,11 +98,11 @@ export async function enqueue(
   const results: Enqueued['results'] = jobs.map(() => ({ kind: 'unknown_endpoint' }))
   if (jobs.length === 0) return { results, finished: [], doomed: [] }
   const deadline = startDeadline()
+  const { endpoints, lanes, states } = await loadEnqueueContext(context, jobs, deadline)
   const batch: Batch = {
     ...{ context, results, isMinimal, existing: [] },
-    ...{ finished: [], blocked: [], deadline },
+    ...{ finished: [], blocked: [], lanes, deadline },
   }
-  const { endpoints, states } = await loadEnqueueContext(context, jobs, deadline)
   const accepts = (name: string) => endpoints.has(name)
   /** Earlier jobs of the batch that are stored, or certainly will be. */
   const inserted = new Set<string>()
@@ -173,6 +177,8 @@ async function storeItems(batch: Batch, items: Item[]): Promise<void> {
     bodiesOf(document).map((name) => ({ ...name, bytes: payload })),
   )
   await storeBodies(context, bodies, deadline)
+  await beginLanes(batch, items)
+  const outside = await placeNew(context, items, batch.lanes, deadline)
   const inUse = new Set<string | undefined>()
   let open = items
   let roundsWithoutProgress = 0
@@ -197,8 +203,29 @@ async function storeItems(batch: Batch, items: Item[]): Promise<void> {
     }
     open = resolved.open
   }
+  await admitStored(context, outside, deadline)
   const unused = bodies.filter(({ _id }) => !inUse.has(_id))
   await deleteBodies(context, unused, deadline)
+}
+
+/** From now on claims look at the lanes of these endpoints. */
+async function beginLanes({ context, lanes, deadline }: Batch, items: Item[]): Promise<void> {
+  const names = new Set(
+    items.flatMap(({ job: { endpoint, fairnessKey } }) =>
+      fairnessKey === null || lanes.has(endpoint) ? [] : [endpoint],
+    ),
+  )
+  if (names.size === 0) return
+  // One by one: the driver does not repeat an update of many documents when the primary changes.
+  const updates = [...names].map((_id) => ({
+    updateOne: {
+      filter: { _id, lanes: { $exists: false } },
+      update: { $set: { lanes: {} } },
+      ...BY_ID,
+    },
+  }))
+  await run(deadline, (limit) => context.endpoints.bulkWrite(updates, { ordered: false, ...limit }))
+  for (const name of names) lanes.set(name, {})
 }
 
 /** Reads again where the holder of a key changed meanwhile. That needs no other insert. */
@@ -323,6 +350,7 @@ async function loadEnqueueContext(
         )
   return {
     endpoints: new Map(found.map((endpoint) => [endpoint._id, acceptingOf(endpoint)])),
+    lanes: new Map(found.flatMap(({ _id, lanes }) => (lanes === undefined ? [] : [[_id, lanes]]))),
     states: new Map(dependencies.map(({ _id, state }) => [_id, stateOf(state)])),
   }
 }

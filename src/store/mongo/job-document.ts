@@ -7,7 +7,6 @@ import type { Acceptance } from '../../job/acceptance.ts'
 import { attemptEndedByStore, type StoreEnd } from '../../job/attempt.ts'
 import {
   type Attempt,
-  type ClaimedJob,
   DEFAULT_COST,
   type Failure,
   type FailureReason,
@@ -25,13 +24,17 @@ import {
 import type { EventName } from '../../job/lifecycle.ts'
 import { type FinalState, hasKey } from '../../job/retention.ts'
 import type { RetryOverride } from '../../job/retry-policy.ts'
+import { ALARM, FIRST_TURN, NO_TURN } from '../../job/turns.ts'
 import type { SecretBox } from '../secret-box.ts'
 import { StoreUnusable } from '../store-errors.ts'
 
-/** `blocked`: queued, but not claimable. As a state of its own it is outside the claim indexes. */
-export type StoredState = JobState | 'blocked'
+/**
+ * `blocked`: queued, but not claimable. `waiting`: queued, until its fairness key gives it a turn.
+ * As states of their own they are outside the claim indexes.
+ */
+export type StoredState = JobState | 'blocked' | 'waiting'
 
-export const QUEUED_STATES = ['queued', 'blocked'] as const satisfies StoredState[]
+export const QUEUED_STATES = ['queued', 'waiting', 'blocked'] as const satisfies StoredState[]
 
 export interface JobDocument {
   _id: string
@@ -98,6 +101,13 @@ export interface JobDocument {
   fairnessKey?: string
   /** Absent: DEFAULT_COST. */
   cost?: number
+  /**
+   * The tag of a queued job with a fairness key (turns.ts). In all its other states ALARM, and a
+   * job without a key has NO_TURN: so a write that queues a job again need not know.
+   */
+  turn: number
+  /** Jobs of its key are outside, and one gets a turn when this job is claimed. */
+  admitsNext?: true
   /** The ordering key of the job, while it has the slot of that key. */
   orderingSlot?: string
   dependsOn?: string[]
@@ -242,6 +252,7 @@ export function newJobDocument(
     state: isBlocked ? 'blocked' : 'queued',
     phase: null,
     priority: job.priority,
+    turn: job.fairnessKey === null ? NO_TURN : ALARM,
     runAt,
     firstRunAt: runAt,
     createdAt: new Date(job.createdAt),
@@ -311,7 +322,7 @@ export function isFromOutbox(originKey: string | null | undefined): originKey is
 }
 
 export function stateOf(stored: StoredState): JobState {
-  return stored === 'blocked' ? 'queued' : stored
+  return stored === 'blocked' || stored === 'waiting' ? 'queued' : stored
 }
 
 export function isFinalState(stored: StoredState): boolean {
@@ -378,35 +389,6 @@ export function jobOf(document: Whole<JobDocument>, box: SecretBox): Job {
     resultTruncated: document.resultTruncated,
     attempts: document.attempts.map(attemptOf),
     payload: ownBytes(document.payload),
-  }
-}
-
-export function claimedJobOf(
-  document: Whole<ClaimedDocument>,
-  leaseId: string,
-  box: SecretBox,
-): ClaimedJob {
-  return {
-    jobId: document._id,
-    fence: document.fence,
-    leaseId,
-    endpoint: document.endpoint,
-    payload: ownBytes(document.payload),
-    attemptNumber: document.attemptCount,
-    attemptsLeft: document.attemptsLeft,
-    maxAttempts: document.maxAttempts,
-    freeAttempts: document.freeAttempts,
-    runAt: document.runAt.getTime(),
-    firstRunAt: document.firstRunAt.getTime(),
-    promotedAt: document.promotedAt?.getTime() ?? null,
-    expiresAt: document.expiresAt?.getTime() ?? null,
-    timeoutMs: document.timeoutMs,
-    retry: document.retry,
-    headers: openHeaders(document.headers, document._id, box),
-    scheduleName: document.scheduleName ?? null,
-    trace: document.trace ?? null,
-    hops: document.hops,
-    claimedAt: document.claimedAt.getTime(),
   }
 }
 
@@ -480,10 +462,13 @@ interface Release {
  */
 export function releaseOf(
   filter: Filter<JobDocument>,
-  { attemptCount }: Pick<JobDocument, 'attemptCount'>,
+  { attemptCount, fairnessKey }: Pick<JobDocument, 'attemptCount' | 'fairnessKey'>,
   release: Release,
 ): AnyBulkWriteOperation<JobDocument> {
-  const change = unsentChange(release)
+  const unsent = unsentChange(release)
+  // It has its turn again.
+  const change =
+    fairnessKey === undefined ? unsent : { ...unsent, $set: { ...unsent.$set, turn: FIRST_TURN } }
   // If the job has no earlier attempt, it has not started.
   const update =
     attemptCount > 1 ? change : { ...change, $unset: { ...change.$unset, startedAt: '' as const } }
@@ -566,7 +551,7 @@ function shownLease(document: Pick<JobDocument, 'state' | keyof StoredLease>): J
  * Returns null if the key that encrypted them is not configured. The job can still be read and
  * ended.
  */
-function openHeaders(
+export function openHeaders(
   sealed: string | null,
   jobId: string,
   box: SecretBox,

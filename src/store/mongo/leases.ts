@@ -40,6 +40,7 @@ const HEARTBEAT_FIELDS = {
 
 const RELEASE_FIELDS = {
   ...{ state: 1, phase: 1, fence: 1, leaseId: 1, writeId: 1, superseded: 1, attemptCount: 1 },
+  fairnessKey: 1,
 } as const
 
 type HeartbeatJob = Pick<JobDocument, 'state' | 'phase' | 'fence' | 'leaseId' | 'pulledLeaseMs'> & {

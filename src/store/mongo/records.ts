@@ -34,6 +34,33 @@ import {
   run,
   startDeadline,
 } from './connection.ts'
+import type { IndexDefinition } from './indexes.ts'
+
+/** The keys are collections, then names, as in JOB_INDEXES (schema.ts). */
+export const RECORD_INDEXES = {
+  schedules: {
+    /** dueSchedules. Those without a next tick have null here, which no instant matches. */
+    due: { key: { paused: 1, nextRunAt: 1, _id: 1 }, options: {} },
+    /** deleteEndpoint: whether a schedule names it. */
+    by_endpoint: { key: { endpoint: 1, _id: 1 }, options: {} },
+  },
+  keys: {
+    hash: { key: { hash: 1 }, options: { unique: true } },
+    /** listKeys: oldest first. */
+    by_age: { key: { createdAt: 1, _id: 1 }, options: {} },
+  },
+  workers: {
+    /** listWorkers; also the TTL of workers that stopped reporting. */
+    seen: { key: { seenAt: 1 }, options: { expireAfterSeconds: WORKER_KEPT_MS / 1_000 } },
+  },
+  minuteStats: {
+    /** minuteStatsSince; also their TTL. */
+    by_minute: {
+      key: { minute: 1 },
+      options: { expireAfterSeconds: MINUTE_STATS_KEPT_MS / 1_000 },
+    },
+  },
+} as const satisfies Record<string, Record<string, IndexDefinition>>
 
 interface KeyDocument {
   _id: string

@@ -6,8 +6,7 @@ import { randomUUID } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Db } from 'mongodb'
 import { COLLECTIONS, type CollectionKind, type CollectionNames } from '../collection-names.ts'
-import { MINUTE_STATS_KEPT_MS } from '../minute-stats.ts'
-import { type Store, type StoreSettings, WORKER_KEPT_MS } from '../store.ts'
+import type { Store, StoreSettings } from '../store.ts'
 import { StoreUnavailable, StoreUnusable } from '../store-errors.ts'
 import {
   type Migrated,
@@ -42,6 +41,7 @@ import {
   missingAmong,
   repairsByHand,
 } from './indexes.ts'
+import { RECORD_INDEXES } from './records.ts'
 
 /** An index on a collection of many millions takes minutes, once. */
 const INDEX_DEADLINE_MS = 15 * 60_000
@@ -55,7 +55,7 @@ export interface Migration extends Step {
 }
 
 /** A new database gets the last schema at once; the first one therefore has nothing to do. */
-export const MIGRATIONS: readonly Migration[] = [{ number: 2, online: true, run: async () => {} }]
+export const MIGRATIONS: readonly Migration[] = [{ number: 3, online: true, run: async () => {} }]
 
 /** The first document that Posthorn writes into a database. */
 interface SchemaRecord {
@@ -66,6 +66,7 @@ interface SchemaRecord {
 
 /** `cancelled` and `dead`, as a range: MongoDB 5.0 allows no list of values here. */
 const UNSUCCESSFUL = { state: { $gte: 'cancelled', $lte: 'dead' } } as const
+const WAITING = { partialFilterExpression: { state: 'waiting' } } as const
 const BLOCKED = { partialFilterExpression: { state: 'blocked' } } as const
 
 /**
@@ -79,17 +80,42 @@ const BLOCKED = { partialFilterExpression: { state: 'blocked' } } as const
  */
 export const JOB_INDEXES = {
   /**
-   * claim: an endpoint's due jobs by priority, then runAt, then id; and `due(null)`, which goes
+   * claim: an endpoint's due jobs by priority, then turn, then runAt, then id; and `due(null)`, which goes
    * from one endpoint's name to the next. With its last fields, a claim chooses jobs without
    * reading a document. To see that, explain the command of findCandidates with `executionStats`:
    * totalDocsExamined is 0.
    */
   claim: {
     key: {
-      ...{ endpoint: 1, state: 1, priority: -1, runAt: 1 },
-      ...{ _id: 1, expiresAt: 1, payloadBytes: 1 },
+      ...{ endpoint: 1, state: 1, priority: -1, turn: 1, runAt: 1 },
+      ...{ _id: 1, expiresAt: 1, payloadBytes: 1, fairnessKey: 1, cost: 1, admitsNext: 1 },
     },
     options: { partialFilterExpression: { state: 'queued' } },
+  },
+  /** enqueue, claim, and each write that moves a job of a fairness key: the turns of the key. */
+  turns: {
+    key: {
+      ...{ endpoint: 1, state: 1, priority: 1, fairnessKey: 1, turn: -1, runAt: 1 },
+      ...{ _id: 1, cost: 1, admitsNext: 1 },
+    },
+    options: { partialFilterExpression: { state: 'queued', fairnessKey: { $exists: true } } },
+  },
+  /** claim, and each write that moves a job of a fairness key: the next jobs that are outside. */
+  outside: {
+    key: {
+      ...{ endpoint: 1, state: 1, priority: 1, fairnessKey: 1, runAt: 1, _id: 1 },
+      ...{ turn: 1, cost: 1 },
+    },
+    options: WAITING,
+  },
+  /** statsOf: jobs that are outside and due. */
+  outside_due: { key: { endpoint: 1, state: 1, runAt: 1, promotedAt: 1 }, options: WAITING },
+  /** sweep: jobs that are outside and expired. */
+  outside_expiry: {
+    key: { expiresAt: 1, state: 1 },
+    options: {
+      partialFilterExpression: { state: 'waiting', expiresAt: { $gt: new Date(0) } },
+    },
   },
   /** due(since): jobs that became due lately, and the job that is due next. */
   due: {
@@ -205,32 +231,6 @@ const ENDPOINT_INDEXES = {
     options: { partialFilterExpression: { deleting: true } },
   },
 } as const satisfies Record<string, IndexDefinition>
-
-/** The keys are collections, then names, as in JOB_INDEXES. */
-const RECORD_INDEXES = {
-  schedules: {
-    /** dueSchedules. Those without a next tick have null here, which no instant matches. */
-    due: { key: { paused: 1, nextRunAt: 1, _id: 1 }, options: {} },
-    /** deleteEndpoint: whether a schedule names it. */
-    by_endpoint: { key: { endpoint: 1, _id: 1 }, options: {} },
-  },
-  keys: {
-    hash: { key: { hash: 1 }, options: { unique: true } },
-    /** listKeys: oldest first. */
-    by_age: { key: { createdAt: 1, _id: 1 }, options: {} },
-  },
-  workers: {
-    /** listWorkers; also the TTL of workers that stopped reporting. */
-    seen: { key: { seenAt: 1 }, options: { expireAfterSeconds: WORKER_KEPT_MS / 1_000 } },
-  },
-  minuteStats: {
-    /** minuteStatsSince; also their TTL. */
-    by_minute: {
-      key: { minute: 1 },
-      options: { expireAfterSeconds: MINUTE_STATS_KEPT_MS / 1_000 },
-    },
-  },
-} as const satisfies Record<string, Record<string, IndexDefinition>>
 
 const INDEXES: Partial<Record<CollectionKind, Record<string, IndexDefinition>>> = {
   jobs: JOB_INDEXES,

@@ -1,6 +1,7 @@
 // Stats of endpoints: how many jobs are queued, due, running and dead. Each count reads no more
 // index entries than it can report. Only the age of the oldest due job needs documents.
 import type { Document } from 'mongodb'
+import { ALARM, NO_TURN } from '../../job/turns.ts'
 import { type EndpointStats, MAX_COUNT, MAX_DELETED_NAMES, MAX_STATS_NAMES } from '../store.ts'
 import { endpointsWith } from './claim.ts'
 import { type MongoContext, nowOf, run, startDeadline } from './connection.ts'
@@ -67,21 +68,31 @@ function readStats(context: MongoContext, names: string[]): Promise<Found[]> {
 }
 
 function pipelinesOf(endpoint: string, now: Date): Document[][] {
-  const due = { endpoint, state: 'queued', priority: { $in: PRIORITIES }, runAt: { $lte: now } }
+  const queued = { endpoint, state: 'queued', priority: { $in: PRIORITIES } }
+  // Jobs with a fairness key have a turn, or an alarm, or are outside.
+  const due = { ...queued, turn: { $in: [NO_TURN, ALARM] }, runAt: { $lte: now } }
+  const inTurn = { ...queued, turn: { $gt: NO_TURN } }
+  const outside = { endpoint, state: 'waiting', runAt: { $lte: now } }
   return [
     // The states are counted one by one, because each has its own index.
     ...QUEUED_STATES.map((state) => countOf(endpoint, 'queued', { endpoint, state })),
     countOf(endpoint, 'running', { endpoint, state: 'running' }),
     countOf(endpoint, 'dead', { endpoint, state: 'dead' }),
-    countOf(endpoint, 'due', due),
-    [
-      { $match: due },
-      { $sort: { runAt: 1 } },
-      { $limit: OLDEST_LOOKED_AT },
-      { $project: { since: { $max: ['$runAt', '$promotedAt'] } } },
-      { $group: { _id: endpoint, since: { $min: '$since' } } },
-      { $project: { _id: 0, endpoint: '$_id', figure: { $literal: 'oldest' }, since: 1 } },
-    ],
+    ...[due, inTurn, outside].map((filter) => countOf(endpoint, 'due', filter)),
+    oldestOf(endpoint, due, { runAt: 1 }),
+    oldestOf(endpoint, inTurn, { priority: -1, turn: 1 }),
+    oldestOf(endpoint, outside, { runAt: 1 }),
+  ]
+}
+
+function oldestOf(endpoint: string, filter: Document, order: Record<string, 1 | -1>): Document[] {
+  return [
+    { $match: filter },
+    { $sort: order },
+    { $limit: OLDEST_LOOKED_AT },
+    { $project: { since: { $max: ['$runAt', '$promotedAt'] } } },
+    { $group: { _id: endpoint, since: { $min: '$since' } } },
+    { $project: { _id: 0, endpoint: '$_id', figure: { $literal: 'oldest' }, since: 1 } },
   ]
 }
 
@@ -109,7 +120,11 @@ function statsOfOne(found: Found[]): EndpointStats {
     due: Math.min(figures.due, MAX_COUNT),
     running: Math.min(figures.running, MAX_COUNT),
     dead: Math.min(figures.dead, MAX_COUNT),
-    oldestDueAt: of('oldest')[0]?.since?.getTime() ?? null,
+    oldestDueAt: earliest(of('oldest').flatMap(({ since = [] }) => since)),
     more: Object.values(figures).some((figure) => figure > MAX_COUNT),
   }
+}
+
+function earliest(instants: Date[]): number | null {
+  return instants.length === 0 ? null : Math.min(...instants.map((instant) => instant.getTime()))
 }

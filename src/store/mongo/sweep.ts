@@ -57,6 +57,15 @@ import {
   toQueued,
 } from './job-document.ts'
 import { type SettlementWrite, withdrawal, writeSettlements } from './settle.ts'
+import {
+  checkKeys,
+  closeGaps,
+  isKeyRoundDue,
+  type KeyRound,
+  PLACE_FIELDS,
+  type PlacedJob,
+  startKeyRound,
+} from './turns.ts'
 
 const EPOCH = new Date(0)
 /** By then, a write with an earlier expiry has ended or failed: it has a deadline of 3 s. */
@@ -82,6 +91,7 @@ export interface SweepMemory {
   deleted: DeletedEndpoints
   orphans: OrphanSearch
   round: BlockedRound
+  keys: KeyRound
   /**
    * The last sweep found no lease that had expired before. The next one begins there: MongoDB keeps
    * deleted index entries for minutes, and a search from the beginning of an index reads them all.
@@ -100,6 +110,7 @@ export function startSweepMemory(
     deleted: trackDeletedEndpoints(context, forgetEndpoint),
     orphans: startOrphanSearch(),
     round: startBlockedRound(),
+    keys: startKeyRound(),
     leasesFrom: EPOCH,
     widensAtMs: Number.NEGATIVE_INFINITY,
   }
@@ -114,7 +125,9 @@ type Finding =
   | 'sending'
   | 'awaiting'
   | 'expired_queued'
+  | 'expired_waiting'
   | 'expired_blocked'
+  | 'waiting'
 
 /** An idle sweep is one command: only what it finds is read and written after it. */
 export async function sweep(
@@ -146,9 +159,11 @@ export async function sweep(
   // All of them before their effects: a dependent that has expired too is expired, not failed.
   const expired = [
     ...(found.has('expired_queued') ? await endExpiredJobs(context, 'queued', limit) : []),
+    ...(found.has('expired_waiting') ? await endExpiredJobs(context, 'waiting', limit) : []),
     ...(found.has('expired_blocked') ? await endExpiredJobs(context, 'blocked', limit) : []),
   ]
   const afterExpired = await tryFinishEffects(context, expired)
+  await checkKeyRound(context, memory.keys, found)
   if (leases.reclaimed > 0) context.notifyWork()
   const after = sumEffects([...[leases.after, deleted.after, afterBlocked, left, afterExpired]])
   return {
@@ -206,12 +221,15 @@ function search(finding: Finding, match: Document, sort: Record<string, 1 | -1>)
 
 function searchesOf(
   context: MongoContext,
-  { leasesFrom, round }: SweepMemory,
+  { leasesFrom, round, keys }: SweepMemory,
   now: Date,
 ): Document[][] {
   const lease = { state: 'running', leaseExpiresAt: { $gt: leasesFrom, $lte: now } }
   const byLease = { leaseExpiresAt: 1 } as const
-  const expired = (state: 'queued' | 'blocked') => ({ ...guardOf('expire', { now }), state })
+  const expired = (state: 'queued' | 'waiting' | 'blocked') => ({
+    ...guardOf('expire', { now }),
+    state,
+  })
   return [
     ...purgeGuards(context, now).map((guard) => search('purgeable', guard, { finishedAt: 1 })),
     search('effects_pending', EFFECTS_PENDING, {}),
@@ -220,8 +238,23 @@ function searchesOf(
     search('sending', { ...lease, phase: 'sending' }, byLease),
     search('awaiting', { ...lease, phase: 'awaiting_completion' }, byLease),
     search('expired_queued', expired('queued'), { expiresAt: 1 }),
+    search('expired_waiting', expired('waiting'), { expiresAt: 1 }),
     search('expired_blocked', expired('blocked'), { expiresAt: 1 }),
+    ...(isKeyRoundDue(keys) ? [search('waiting', WAITING, { endpoint: 1 })] : []),
   ]
+}
+
+/** With a bound for the first field of the index. */
+const WAITING = { endpoint: { $gt: '' }, state: 'waiting' }
+
+async function checkKeyRound(
+  context: MongoContext,
+  round: KeyRound,
+  found: Set<Finding>,
+): Promise<void> {
+  if (!isKeyRoundDue(round)) return
+  if (found.has('waiting')) await checkKeys(context, round)
+  else Object.assign(round, { after: null, beganAtMs: performance.now() })
 }
 
 async function checkRound(
@@ -297,7 +330,7 @@ export async function endOverdue(
   return results
 }
 
-type PurgedJob = Pick<JobDocument, '_id' | 'endpoint' | 'payloadId' | 'resultId'>
+type PurgedJob = PlacedJob & Pick<JobDocument, 'payloadId' | 'resultId'>
 
 type ExpiredLease = RunningJob & Pick<JobDocument, 'attemptsLeft' | 'superseded'>
 type LeaseEvent = 'reclaim' | 'bury_lost' | 'withdraw_lost'
@@ -389,7 +422,7 @@ function changeOf(event: LeaseEvent, now: Date) {
 /** Returns the ids of the jobs. One state at a time, because each has its own index. */
 async function endExpiredJobs(
   context: MongoContext,
-  state: 'queued' | 'blocked',
+  state: 'queued' | 'waiting' | 'blocked',
   limit: number,
 ): Promise<string[]> {
   const deadline = startDeadline()
@@ -406,6 +439,7 @@ async function endExpiredJobs(
     ),
   )
   const ended = await reportDeaths(context, jobs, EXPIRED.reason, { writeId, count }, deadline)
+  await closeGaps(context, ended)
   return ended.map(({ _id }) => _id)
 }
 
@@ -469,7 +503,7 @@ async function firstBy(
   return run(deadline, (commandLimit) =>
     jobs
       .find(guard, {
-        projection: { endpoint: 1, payloadId: 1, resultId: 1 },
+        projection: { endpoint: 1, state: 1, payloadId: 1, resultId: 1, ...PLACE_FIELDS },
         sort: { [instant]: 1 },
         limit,
         batchSize: limit,

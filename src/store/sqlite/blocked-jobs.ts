@@ -5,8 +5,9 @@ import { dependencyFailed } from '../../job/attempt.ts'
 import { checkDependencies } from '../../job/dependencies.ts'
 import { type Database, reportEnd } from './connection.ts'
 import { guardOf, IN_ORDER } from './guards.ts'
-import { FAILURE, finishQueuedAs, listText, parsed } from './job-row.ts'
+import { FAILURE, finishQueuedAs, listText, parsed, QUEUE_AGAIN } from './job-row.ts'
 import { stateOf } from './jobs.ts'
+import { leaveLine, placeUnplaced } from './turns.ts'
 
 export const BLOCKED_COLUMNS = 'seq, id, endpoint, ordering_key, waiting_for'
 
@@ -27,12 +28,13 @@ export const MARK_DEPENDED_ON = `
 update jobs set has_dependents = 1 where id = $id and has_dependents = 0`
 
 export const PROMOTE = `
-update jobs set blocked = 0, recheck = 0, claimable = 1, ordering_slot = ordering_key,
+update jobs set ${QUEUE_AGAIN}, ordering_slot = ordering_key,
   due_at = max(run_at, $now), promoted_at = $now, version = version + 1
 where seq = $seq and ${guardOf('promote')}`
 /** A later job of the key, when an earlier one is queued again. */
 export const BLOCK_AGAIN = `
-update jobs set blocked = 1, claimable = null, ordering_slot = null, version = version + 1
+update jobs set blocked = 1, claimable = null, recheck = 0, ordering_slot = null,
+  version = version + 1
 where seq = $seq and state = 'queued' and ordering_slot is not null`
 export const FAIL_DEPENDENT = `
 update jobs set ${finishQueuedAs('dead')}, ${FAILURE}, waiting_for = $waitingFor
@@ -119,13 +121,15 @@ export function advanceOrderingKey(
 
 /** An earlier job of the key is queued again: a later one that is not running loses the slot. */
 export function blockLaterOne(
-  { connection }: Database,
+  database: Database,
   seq: number,
   endpoint: string,
   orderingKey: string,
 ): void {
+  const { connection } = database
   const holder = connection.statement(ORDERING_SLOT_OF).get({ endpoint, orderingKey })
   if (holder === undefined || (holder.seq as number) <= seq) return
+  leaveLine(database, holder.seq as number)
   connection.statement(BLOCK_AGAIN).run({ seq: holder.seq as number })
 }
 
@@ -133,8 +137,10 @@ function promote(database: Database, { seq, endpoint, ordering_key }: BlockedJob
   const { connection, clock, notifier } = database
   if (ordering_key !== null) blockLaterOne(database, seq, endpoint, ordering_key)
   const { changes } = connection.statement(PROMOTE).run({ seq, now: clock.now() })
-  if (changes === 1) notifier.notifyWork()
-  return changes === 1
+  if (changes === 0) return false
+  placeUnplaced(database)
+  notifier.notifyWork()
+  return true
 }
 
 function waitFor({ connection }: Database, row: BlockedJob, unmet: string[]): void {

@@ -4,11 +4,13 @@
 
 import { randomBytes } from 'node:crypto'
 import type { ClaimedJob } from '../../job/job.ts'
+import { type Lane, laneAfter, NO_TURN, takeInTurn, turnsToGive } from '../../job/turns.ts'
 import type { Claim, Due, EndpointShare, Holder } from '../store.ts'
 import { acquireAdmission, releaseAdmission } from './admission.ts'
 import { type Database, inOrder, UNKNOWN_BOOT } from './connection.ts'
 import { guardOf } from './guards.ts'
 import { openJobHeaders, originOf, parsed } from './job-row.ts'
+import { giveTurns, laneOf, ripen, setLane } from './turns.ts'
 
 /**
  * How many index entries are read for the jobs that became due since the last look. With more, it
@@ -76,13 +78,26 @@ export const NEXT_PRIORITY = inOrder<[endpoint: string, below: number]>(
   where claimable = 1 and endpoint = $endpoint and priority < $below`,
 )
 
+const CLAIMED_COLUMNS = `seq, id, fence, payload_bytes, attempt_count, attempts_left, max_attempts,
+  free_attempts, run_at, promoted_at, first_run_at, expires_at, timeout_ms, retry, headers, trace,
+  schedule_name, cost`
+
+/** Jobs without a fairness key. */
 export const CLAIMABLE = inOrder<[now: number, endpoint: string, priority: number, limit: number]>(
   ['now', 'endpoint', 'priority', 'limit'],
-  `select seq, id, fence, payload_bytes, attempt_count, attempts_left, max_attempts, free_attempts,
-  run_at, promoted_at, first_run_at, expires_at, timeout_ms, retry, headers, schedule_name, trace
-from jobs
+  `select ${CLAIMED_COLUMNS} from jobs
   where ${guardOf('claim')} and claimable = 1 and endpoint = $endpoint and priority = $priority
+    and turn = ${NO_TURN}
   order by run_at limit +$limit`,
+)
+
+/** A job with a turn is due. Its alarm saw to that, or it was due when it was enqueued. */
+export const TURNS = inOrder<[now: number, endpoint: string, priority: number, limit: number]>(
+  ['now', 'endpoint', 'priority', 'limit'],
+  `select ${CLAIMED_COLUMNS}, fairness_key as key, turn as tag, admits_next from jobs
+  where ${guardOf('claim')} and claimable = 1 and endpoint = $endpoint and priority = $priority
+    and turn > ${NO_TURN}
+  order by turn limit +$limit`,
 )
 
 export const PAYLOAD = inOrder<[seq: number]>(
@@ -117,6 +132,9 @@ function claimSql(clearMarks: string) {
   )
 }
 
+export const USE_TURN = `
+update jobs set turn = ${NO_TURN}, admits_next = 0 where seq = $seq`
+
 interface ClaimableRow {
   seq: number
   id: string
@@ -135,6 +153,13 @@ interface ClaimableRow {
   headers: string | null
   schedule_name: string | null
   trace: string | null
+  cost: number
+}
+
+interface TurnRow extends ClaimableRow {
+  key: string
+  tag: number
+  admits_next: number
 }
 
 /** The values that all jobs of one claim share. */
@@ -218,70 +243,164 @@ function claimAdmitted(
 
 /** Adds to `claimed`. Returns how many payload bytes the claim may still take. */
 function claimShare(
-  { connection, clock, fences, keys }: Database,
+  database: Database,
   { endpoint, limit }: EndpointShare,
   grant: Grant,
   bytes: number,
   claimed: ClaimedJob[],
 ): number {
+  const { connection } = database
   const full = claimed.length + limit
-  const { holder, leaseId, monotonic, now } = grant
-  const updates = {
-    plain: connection.ordered(CLAIM),
-    expiring: connection.ordered(CLAIM_EXPIRING),
-  }
-  const payload = connection.ordered(PAYLOAD)
   let bytesLeft = bytes
   let priority = ABOVE_ALL
   while (claimed.length < full && bytesLeft > 0) {
     const next = connection.ordered(NEXT_PRIORITY).get(endpoint, priority)?.priority
     if (typeof next !== 'number') break
     priority = next
-    const rows = connection
-      .ordered(CLAIMABLE)
-      .all(now, endpoint, priority, full - claimed.length) as unknown as ClaimableRow[]
-    for (const row of rows) {
-      if (bytesLeft <= 0) break
-      const fence = fences.after(row.fence)
-      if (fence === null) {
-        grant.skippedCount++
-        continue
-      }
-      bytesLeft -= row.payload_bytes
-      updates[row.expires_at === null ? 'plain' : 'expiring'].run(
-        now,
-        clock.boot,
-        leaseId,
-        holder.workerId,
-        monotonic + holder.leaseMs,
-        holder.leaseMs,
-        now + holder.leaseMs,
-        holder.pulls ? holder.leaseMs : null,
-        fence,
-        row.seq,
-      )
-      claimed.push({
-        jobId: row.id,
-        fence,
-        leaseId,
-        endpoint,
-        payload: payload.get(row.seq)?.bytes as Uint8Array,
-        attemptNumber: row.attempt_count + 1,
-        attemptsLeft: row.attempts_left - 1,
-        maxAttempts: row.max_attempts,
-        freeAttempts: row.free_attempts,
-        runAt: row.run_at,
-        firstRunAt: row.first_run_at,
-        promotedAt: row.promoted_at,
-        expiresAt: row.expires_at,
-        timeoutMs: row.timeout_ms,
-        retry: parsed(row.retry, null),
-        headers: openJobHeaders(row.headers, endpoint, keys),
-        scheduleName: row.schedule_name,
-        ...originOf(row.trace),
-        claimedAt: now,
-      })
-    }
+    const lane = laneOf(database, endpoint, priority)
+    const share = { endpoint, limit: full - claimed.length, priority }
+    bytesLeft =
+      lane === null
+        ? claimPlain(database, share, grant, bytesLeft, claimed)
+        : claimInTurn(database, share, lane, grant, bytesLeft, claimed)
   }
   return bytesLeft
+}
+
+/** A part of the endpoint's share, for one priority. */
+type LaneShare = EndpointShare & { priority: number }
+
+/** No job of this priority has had a fairness key. */
+function claimPlain(
+  database: Database,
+  { endpoint, priority, limit }: LaneShare,
+  grant: Grant,
+  bytes: number,
+  claimed: ClaimedJob[],
+): number {
+  let bytesLeft = bytes
+  const rows = database.connection.ordered(CLAIMABLE).all(grant.now, endpoint, priority, limit)
+  for (const row of rows as unknown as ClaimableRow[]) {
+    if (bytesLeft <= 0) break
+    if (claimRow(database, endpoint, row, grant, claimed)) bytesLeft -= row.payload_bytes
+  }
+  return bytesLeft
+}
+
+/** Takes the fairness keys in turn, and gives turns to the jobs that come after those it took. */
+function claimInTurn(
+  database: Database,
+  { endpoint, priority, limit }: LaneShare,
+  before: Lane,
+  grant: Grant,
+  bytes: number,
+  claimed: ClaimedJob[],
+): number {
+  const { connection } = database
+  const { now } = grant
+  ripen(database, endpoint, priority, now)
+  let lane = before
+  let bytesLeft = bytes
+  let left = limit
+  for (;;) {
+    const found = connection.ordered(TURNS).all(now, endpoint, priority, left)
+    const turns = (found as unknown as TurnRow[]).map((row) => ({
+      ...row,
+      admitsNext: row.admits_next === 1,
+    }))
+    const rows = connection.ordered(CLAIMABLE).all(now, endpoint, priority, left)
+    const plain = rows as unknown as ClaimableRow[]
+    const { picks, isCut } = takeInTurn(turns, plain, lane, left)
+    const countBefore = claimed.length
+    for (const { turn, plain: job } of picks) {
+      const row = turn ?? job
+      if (bytesLeft <= 0 || !claimRow(database, endpoint, row, grant, claimed)) break
+      bytesLeft -= row.payload_bytes
+      if (turn !== undefined) connection.statement(USE_TURN).run({ seq: row.seq })
+    }
+    const count = claimed.length - countBefore
+    if (count === 0) break
+    // Only what was claimed moves the lane.
+    const done = picks.slice(0, count)
+    const plainCount = done.filter(({ plain: job }) => job !== undefined).length
+    lane = laneAfter(lane, done, plainCount < plain.length || plain.length === left)
+    setLane(database, endpoint, priority, lane)
+    const isMoreGiven = giveNextTurns(
+      database,
+      { endpoint, priority },
+      done.flatMap(({ turn = [] }) => turn),
+    )
+    left -= count
+    if (left <= 0 || bytesLeft <= 0 || count < picks.length || !(isCut || isMoreGiven)) break
+  }
+  return bytesLeft
+}
+
+/** Returns whether the keys of these jobs got any turns. */
+function giveNextTurns(
+  database: Database,
+  lane: { endpoint: string; priority: number },
+  claimed: { key: string; admitsNext: boolean }[],
+): boolean {
+  const counts = new Map<string, number>()
+  for (const { key, admitsNext } of claimed) {
+    if (admitsNext) counts.set(key, (counts.get(key) ?? 0) + 1)
+  }
+  let given = 0
+  for (const [key, count] of counts) {
+    given += giveTurns(database, { ...lane, key }, turnsToGive(count, counts.size))
+  }
+  return given > 0
+}
+
+/** Returns false if no fence is reserved for it: it is left to the next claim. */
+function claimRow(
+  { connection, clock, fences, keys }: Database,
+  endpoint: string,
+  row: ClaimableRow,
+  grant: Grant,
+  claimed: ClaimedJob[],
+): boolean {
+  const { holder, leaseId, monotonic, now } = grant
+  const fence = fences.after(row.fence)
+  if (fence === null) {
+    grant.skippedCount++
+    return false
+  }
+  connection
+    .ordered(row.expires_at === null ? CLAIM : CLAIM_EXPIRING)
+    .run(
+      now,
+      clock.boot,
+      leaseId,
+      holder.workerId,
+      monotonic + holder.leaseMs,
+      holder.leaseMs,
+      now + holder.leaseMs,
+      holder.pulls ? holder.leaseMs : null,
+      fence,
+      row.seq,
+    )
+  claimed.push({
+    jobId: row.id,
+    fence,
+    leaseId,
+    endpoint,
+    payload: connection.ordered(PAYLOAD).get(row.seq)?.bytes as Uint8Array,
+    attemptNumber: row.attempt_count + 1,
+    attemptsLeft: row.attempts_left - 1,
+    maxAttempts: row.max_attempts,
+    freeAttempts: row.free_attempts,
+    runAt: row.run_at,
+    firstRunAt: row.first_run_at,
+    promotedAt: row.promoted_at,
+    expiresAt: row.expires_at,
+    timeoutMs: row.timeout_ms,
+    retry: parsed(row.retry, null),
+    headers: openJobHeaders(row.headers, endpoint, keys),
+    scheduleName: row.schedule_name,
+    ...originOf(row.trace),
+    claimedAt: now,
+  })
+  return true
 }

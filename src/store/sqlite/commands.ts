@@ -23,6 +23,7 @@ import {
   WITH_ATTEMPT,
 } from './job-row.ts'
 import { jobOfId, stateOf } from './jobs.ts'
+import { leaveLine, placeUnplaced } from './turns.ts'
 
 export const STATE_OF = `
 select seq, state, endpoint, dedupe_key, ordering_key, fence, lease_id, worker_id, claimed_at,
@@ -38,8 +39,10 @@ where seq = $seq and ${guardOf('cancel')} and ${inStates(['running'])}`
 
 export const RETRY = `
 update jobs set state = 'queued', waiting_for = $waitingFor,
-  blocked = (ordering_key is not null or $waitingFor is not null),
-  claimable = iif(ordering_key is not null or $waitingFor is not null, null, 1),
+  blocked = case when ordering_key is not null or $waitingFor is not null then 1
+    when fairness_key is null then 0 else 2 end,
+  claimable = iif(coalesce(ordering_key, $waitingFor, fairness_key) is null, 1, null),
+  recheck = (ordering_key is null and $waitingFor is null and fairness_key is not null),
   attempts_left = max_attempts, free_attempts = 0, run_at = $now, due_at = $now,
   first_run_at = $now,
   holds_keys = ${HOLDS_KEYS}, unsuccessful = null, superseded = 0, effects_pending = 0,
@@ -143,6 +146,7 @@ function retryOne(database: Database, id: string, options: RetryOptions): RetryR
     .statement(RETRY)
     .run({ seq: row.seq, waitingFor: listText(waitingFor), now: clock.now() })
   if (changes === 0) return dedupeConflict(database, row)
+  placeUnplaced(database)
   waitForFinishOf(database, waitingFor, id)
   if (row.ordering_key !== null) {
     blockLaterOne(database, row.seq, row.endpoint, row.ordering_key)
@@ -192,6 +196,8 @@ function editOne(
   const refusal = refusalOfEdit({ ...job, wasSent }, change, ifVersion)
   if (refusal !== null) return refusal
   const { payload } = change
+  const isMoved = change.priority !== undefined || change.runAt !== undefined
+  if (isMoved) leaveLine(database, seq)
   const { runAt, firstRunAt, expiresAt } = instantsAfterEdit({ ...job, wasSent }, change)
   connection.statement(EDIT).run({
     ...{ id, version: job.version, runAt, firstRunAt, expiresAt },
@@ -200,6 +206,7 @@ function editOne(
     metadata: mapText(change.metadata ?? job.metadata),
     payloadBytes: payload?.byteLength ?? job.payloadBytes,
   })
+  if (isMoved) placeUnplaced(database)
   if (payload !== undefined) {
     connection.statement(REPLACE_PAYLOAD).run({ seq, payload })
   }

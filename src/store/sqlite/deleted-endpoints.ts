@@ -16,6 +16,7 @@ import {
   finishQueuedAs,
   WITH_ATTEMPT,
 } from './job-row.ts'
+import { FORGET_LANES } from './turns.ts'
 
 /**
  * Our own writes leave no job without its endpoint; only a change of the file by hand can. So each
@@ -25,13 +26,15 @@ const NAMES_PER_SWEEP = 100
 
 export const DELETING_ENDPOINTS = 'select name from endpoints where deleting = 1 limit +$limit'
 
-/** The next name after this one that has unfinished jobs: three seeks. */
+/** The next name after this one that has unfinished jobs: four seeks. */
 export const NEXT_BUSY_NAME = `
 select min(name) as name from (
   select min(endpoint) as name from jobs
     where claimable = 1 and endpoint > $after
   union all
   select min(endpoint) from jobs where blocked = 1 and endpoint > $after
+  union all
+  select min(endpoint) from jobs where blocked = 2 and endpoint > $after
   union all
   select min(endpoint) from jobs where state = 'running' and endpoint > $after)`
 
@@ -41,6 +44,8 @@ export const CLAIMABLE_OF = `
 select seq, id from jobs where claimable = 1 and endpoint = $name limit +$limit`
 export const BLOCKED_OF =
   'select seq, id from jobs where blocked = 1 and endpoint = $name limit +$limit'
+export const OUTSIDE_OF =
+  'select seq, id from jobs where blocked = 2 and endpoint = $name limit +$limit'
 export const RUNNING_OF = `
 select seq, id, fence, lease_id, worker_id, claimed_at, attempt_count from jobs
 where state = 'running' and endpoint = $name limit +$limit`
@@ -57,6 +62,7 @@ delete from endpoints where name = $name and deleting = 1
   and not exists (select 1 from jobs
     where claimable = 1 and jobs.endpoint = endpoints.name)
   and not exists (select 1 from jobs where blocked = 1 and jobs.endpoint = endpoints.name)
+  and not exists (select 1 from jobs where blocked = 2 and jobs.endpoint = endpoints.name)
   and not exists (select 1 from jobs where state = 'running' and jobs.endpoint = endpoints.name)`
 
 type EndedCounts = Pick<SweepCounts, 'abandoned' | 'evicted'> & FinishEffects
@@ -96,11 +102,10 @@ function endJobsOf(
   const death = { finishedAt: now, ...ENDPOINT_GONE }
   const end = { endpoint: name, deathReason: ENDPOINT_GONE.reason }
   let abandoned = 0
-  const queued = connection.statement(CLAIMABLE_OF).all({ name, limit: abandonLimit })
-  const blocked = connection
-    .statement(BLOCKED_OF)
-    .all({ name, limit: abandonLimit - queued.length })
-  for (const { seq, id } of [...queued, ...blocked]) {
+  const queued = [OUTSIDE_OF, CLAIMABLE_OF, BLOCKED_OF].flatMap((sql) =>
+    connection.statement(sql).all({ name, limit: abandonLimit }),
+  )
+  for (const { seq, id } of queued.slice(0, abandonLimit)) {
     const { changes } = connection.statement(ABANDON).run({ seq: seq as number, ...death })
     if (changes === 0) continue
     abandoned++
@@ -118,7 +123,8 @@ function endJobsOf(
     reportEnd(database, { ...end, jobId: row.id, attempt })
   }
   const after = runFinishEffects(database)
-  connection.statement(REMOVE_ENDPOINT).run({ name })
+  const { changes } = connection.statement(REMOVE_ENDPOINT).run({ name })
+  if (changes === 1) connection.statement(FORGET_LANES).run({ endpoint: name })
   return { abandoned, evicted, ...after }
 }
 

@@ -9,6 +9,7 @@ import {
 } from '../../endpoint/endpoint.ts'
 import { type Health, type HealthReport, healthAfter } from '../../endpoint/health.ts'
 import { underNewLimit } from '../../endpoint/rate-bucket.ts'
+import { ALARM, NO_TURN } from '../../job/turns.ts'
 import { type IfVersion, isMet, type OtherVersion, otherVersion } from '../precondition.ts'
 import {
   type DeleteEndpointResult,
@@ -30,6 +31,7 @@ import {
 } from './endpoint-row.ts'
 import { mapText, sealHeaders } from './job-row.ts'
 import type { KeyRing } from './key-file.ts'
+import { FORGET_LANES } from './turns.ts'
 
 export const ENDPOINT_NAMED = `select ${ENDPOINT_COLUMNS} from endpoints where name = $name`
 export const ENDPOINTS_AFTER = `
@@ -65,11 +67,14 @@ update endpoints set resting_until = null, rest_by_breaker = 0, throttle_streak 
   failure_count = 0, ramp_slots = null, ramp_ends_at = null
 where name = $name`
 
+const IN_LANE = 'claimable = 1 and endpoint = $endpoint and priority = $priority'
 export const FREE_ONE = `
-update jobs set due_at = $now where seq = (
-  select seq from jobs where claimable = 1 and endpoint = $endpoint
-    and priority = $priority and run_at <= $now
-  order by run_at limit 1)`
+update jobs set due_at = $now where seq = coalesce(
+  (select seq from jobs where ${IN_LANE} and turn > ${NO_TURN} order by turn limit 1),
+  (select seq from jobs where ${IN_LANE} and turn = ${NO_TURN} and run_at <= $now
+    order by run_at limit 1),
+  (select seq from jobs where ${IN_LANE} and turn = ${ALARM} and run_at <= $now
+    order by run_at limit 1))`
 
 /** An endpoint that was paused before keeps its version. */
 export const PAUSE = `
@@ -114,6 +119,9 @@ select count(*) as count from (
 export const COUNT_BLOCKED = `
 select count(*) as count from (
   select 1 from jobs where blocked = 1 and endpoint = $name limit ${MAX_COUNT + 1})`
+export const COUNT_OUTSIDE = `
+select count(*) as count from (
+  select 1 from jobs where blocked = 2 and endpoint = $name limit ${MAX_COUNT + 1})`
 export const COUNT_RUNNING = `
 select count(*) as count from (
   select 1 from jobs where state = 'running' and endpoint = $name limit ${MAX_COUNT + 1})`
@@ -121,6 +129,7 @@ select count(*) as count from (
 /** One statement reads one snapshot: a job that is claimed meanwhile is in one of the counts. */
 const COUNT_JOBS = `
 select (${COUNT_CLAIMABLE}) as claimable, (${COUNT_BLOCKED}) as blocked,
+  (${COUNT_OUTSIDE}) as outside,
   (${COUNT_RUNNING}) as running`
 
 export async function putEndpoint(
@@ -378,13 +387,14 @@ export function deleteEndpoint(
       return { kind: 'in_use', counts, scheduleName: schedule ?? null }
     }
     connection.statement(DELETE_ENDPOINT).run({ name })
+    connection.statement(FORGET_LANES).run({ endpoint: name })
     return { kind: 'deleted' }
   })
 }
 
 function countOne(database: Database, name: string): EndpointCounts {
-  const { claimable, blocked, running } = countRow(database, name)
-  const queued = claimable + blocked
+  const { claimable, outside, blocked, running } = countRow(database, name)
+  const queued = claimable + outside + blocked
   return {
     queued: Math.min(queued, MAX_COUNT),
     running: Math.min(running, MAX_COUNT),
@@ -395,7 +405,7 @@ function countOne(database: Database, name: string): EndpointCounts {
 /** Returns counts of at most MAX_COUNT + 1 each. */
 export function countRow({ connection }: Database, name: string) {
   return connection.statement(COUNT_JOBS).get({ name }) as Record<
-    'claimable' | 'blocked' | 'running',
+    'claimable' | 'outside' | 'blocked' | 'running',
     number
   >
 }

@@ -15,6 +15,7 @@ import {
   sealHeaders,
   toJob,
 } from './job-row.ts'
+import { leaveLine, placeUnplaced } from './turns.ts'
 
 const jobBy = (columns: string) => ({
   id: `select ${columns}, origin_key from jobs where id = $id`,
@@ -198,8 +199,10 @@ function existing(
 }
 
 /** Keeps its id, attempts, ordering key, dependencies and onFinish. */
-function replace({ connection, keys }: Database, job: NewJob, { seq, version }: HolderRow): void {
+function replace(database: Database, job: NewJob, { seq, version }: HolderRow): void {
+  const { connection, keys } = database
   const { runAt, expiresAt, priority, payload } = job
+  leaveLine(database, seq)
   connection.statement(REPLACE).run({
     ...{ seq, version, runAt, expiresAt, priority },
     tags: listText(job.tags),
@@ -207,6 +210,7 @@ function replace({ connection, keys }: Database, job: NewJob, { seq, version }: 
     headers: sealHeaders(job.headers, job.endpoint, keys),
     payloadBytes: payload.byteLength,
   })
+  placeUnplaced(database)
   connection.statement(REPLACE_PAYLOAD).run({ seq, payload })
 }
 

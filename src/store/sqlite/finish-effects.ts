@@ -7,6 +7,7 @@ import type { Acceptance } from '../../job/acceptance.ts'
 import { type FinishEffects, NO_EFFECTS } from '../../job/finish-effects.ts'
 import type { FailureReason, JobState } from '../../job/job.ts'
 import { type DropReason, hasTooManyHops, noticeOf, sendsNotice } from '../../job/notice.ts'
+import { NO_TURN } from '../../job/turns.ts'
 import {
   advanceOrderingKey,
   BLOCKED_BY_ID,
@@ -16,14 +17,15 @@ import {
 } from './blocked-jobs.ts'
 import type { Database } from './connection.ts'
 import { insertJob, originOf, parsed } from './job-row.ts'
+import { closeGaps } from './turns.ts'
 
 /** Jobs read in one transaction: some milliseconds, in which other writers wait. */
 export const MAX_STEPS = 200
 /** The limit for one job that a client retries or deletes: its request may take longer. */
 const MAX_STEPS_FOR_ONE = 10_000
 
-const COLUMNS = `seq, id, endpoint, state, finishes, ordering_key, has_dependents,
-  notice_endpoint, notice_states`
+const COLUMNS = `seq, id, endpoint, state, finishes, ordering_key, has_dependents, priority,
+  fairness_key, turn, notice_endpoint, notice_states`
 export const NEXT_WITH_EFFECTS = `
 select ${COLUMNS} from jobs where effects_pending = 1 order by seq limit 1`
 export const EFFECTS_OF = `select ${COLUMNS} from jobs where effects_pending = 1 and seq = $seq`
@@ -52,6 +54,10 @@ interface FinishedRow {
   finishes: number
   ordering_key: string | null
   has_dependents: number
+  priority: number
+  fairness_key: string | null
+  /** Not NO_TURN: the job was queued, and had a place in the order of its key. */
+  turn: number
   notice_endpoint: string | null
   notice_states: string | null
 }
@@ -91,11 +97,13 @@ function runEffects(
   // The notice comes first: it reports how this finish ended, and the job may be queued again
   // afterwards.
   enqueueNotice(database, row)
+  const { endpoint, priority, fairness_key: key } = row
+  if (key !== null && row.turn !== NO_TURN) closeGaps(database, { endpoint, priority, key })
   let left = steps - 1
   if (row.has_dependents === 1) left = resolveDependents(database, row, left, counts)
   if (left <= 0 && row.has_dependents === 1) return 0
   if (row.ordering_key !== null) {
-    count(counts, advanceOrderingKey(database, row.endpoint, row.ordering_key))
+    count(counts, advanceOrderingKey(database, endpoint, row.ordering_key))
   }
   database.connection.statement(CLEAR_EFFECTS_PENDING).run({ seq: row.seq })
   counts.effectsDone++

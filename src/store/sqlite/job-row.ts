@@ -18,8 +18,10 @@ import {
 } from '../../job/job.ts'
 import type { EventName } from '../../job/lifecycle.ts'
 import { type FinalState, hasKey } from '../../job/retention.ts'
+import { NO_TURN } from '../../job/turns.ts'
 import { type Database, inOrder, type OrderedSql } from './connection.ts'
 import type { KeyRing } from './key-file.ts'
+import { giveTurns, type KeyInLane, placeNew } from './turns.ts'
 
 export const SUMMARY_COLUMNS = `id, endpoint, state, blocked, priority, run_at, first_run_at,
   promoted_at, created_at, started_at, finished_at, expires_at, attempt_count, attempts_left,
@@ -88,9 +90,9 @@ export interface JobRow extends RowWithAttempts {
 const PLAIN_COLUMNS = `id, endpoint, priority, run_at, due_at, first_run_at, created_at,
   attempts_left, max_attempts, timeout_ms, payload_bytes, idempotency_key, has_key, request_hash,
   retry, headers, tags, metadata`
-const OTHER_COLUMNS = `expires_at, expiring_at, blocked, claimable, recheck, holds_keys,
-  dedupe_key, ordering_key, fairness_key, cost, origin_key, schedule_name, notice_endpoint,
-  notice_states, depends_on, waiting_for, trace`
+const OTHER_COLUMNS = `expires_at, expiring_at, blocked, claimable, recheck, turn, admits_next,
+  holds_keys, dedupe_key, ordering_key, fairness_key, cost, origin_key, schedule_name,
+  notice_endpoint, notice_states, depends_on, waiting_for, trace`
 
 /** The insert for most jobs: each column that is not named saves the binding of a null. */
 export const INSERT_PLAIN = insertSql<PlainValues>(PLAIN_COLUMNS)
@@ -121,8 +123,12 @@ export function insertJob(
   const plain = plainValues(database, job, acceptance.maxAttempts)
   const { changes, lastInsertRowid } = isPlain(job, acceptance)
     ? connection.ordered(INSERT_PLAIN).run(...plain)
-    : connection.ordered(INSERT_JOB).run(...plain, ...otherValues(job, acceptance))
-  if (changes === 0) return null
+    : connection.ordered(INSERT_JOB).run(...plain, ...otherValues(database, job, acceptance))
+  if (changes === 0) {
+    // The place of a job that is not stored is taken back.
+    if (isPlaced(job, acceptance)) giveTurns(database, lineOf(job))
+    return null
+  }
   connection.ordered(INSERT_PAYLOAD).run(lastInsertRowid, job.payload)
   return lastInsertRowid
 }
@@ -155,7 +161,8 @@ type PlainValues = [
 
 type OtherValues = [
   ...[expiresAt: number | null, expiringAt: number | null],
-  ...[blocked: 0 | 1, claimable: 1 | null, recheck: 0 | 1, holdsKeys: 1 | null],
+  ...[blocked: 0 | 1 | 2, claimable: 1 | null, recheck: 0 | 1],
+  ...[turn: number, admitsNext: 0 | 1, holdsKeys: 1 | null],
   ...[dedupeKey: Text, orderingKey: Text],
   ...[fairnessKey: Text, cost: number, originKey: Text],
   ...[scheduleName: Text, noticeEndpoint: Text, noticeStates: Text],
@@ -186,15 +193,29 @@ function plainValues({ keys }: Database, job: NewJob, maxAttempts: number): Plai
   ]
 }
 
-function otherValues(job: NewJob, acceptance: Acceptance): OtherValues {
+function isPlaced({ fairnessKey }: NewJob, { isBlocked }: Acceptance): boolean {
+  return fairnessKey !== null && !isBlocked
+}
+
+function lineOf({ endpoint, priority, fairnessKey }: NewJob): KeyInLane {
+  return { endpoint, priority, key: fairnessKey as string }
+}
+
+function otherValues(database: Database, job: NewJob, acceptance: Acceptance): OtherValues {
   const { onFinish, waitingFor, isBlocked, isDoomed } = acceptance
+  const waiting = { cost: job.cost, dueAt: job.runAt }
+  const place = isPlaced(job, acceptance)
+    ? placeNew(database, lineOf(job), waiting)
+    : { blocked: isBlocked ? (1 as const) : (0 as const), turn: NO_TURN, admitsNext: 0 as const }
   return [
     job.expiresAt,
     job.expiresAt,
-    isBlocked ? 1 : 0,
-    isBlocked ? null : 1,
+    place.blocked,
+    place.blocked === 0 ? 1 : null,
     // The next sweep checks it.
     isDoomed ? 1 : 0,
+    place.turn,
+    place.admitsNext,
     job.dedupe === null && job.orderingKey === null ? null : 1,
     job.dedupe?.key ?? null,
     job.orderingKey,
@@ -216,8 +237,13 @@ const DROP_PLAIN_LEASE = `lease_id = null, worker_id = null, claimed_at = null, 
 
 export const DROP_LEASE = `${DROP_PLAIN_LEASE}, awaiting_until = null`
 
-/** For a running job, which is not blocked. */
-export const QUEUE_AGAIN = "state = 'queued', claimable = 1, expiring_at = expires_at"
+/**
+ * With its index marks. A job with a fairness key waits for a turn, like a new one: placeUnplaced
+ * (turns.ts) gives it one in the same transaction.
+ */
+export const QUEUE_AGAIN = `state = 'queued', expiring_at = expires_at,
+  claimable = iif(fairness_key is null, 1, null), blocked = iif(fairness_key is null, 0, 2),
+  recheck = fairness_key is not null`
 
 /** The value of holds_keys for a job that is not final. */
 export const HOLDS_KEYS = 'iif(dedupe_key is not null or ordering_key is not null, 1, null)'
@@ -230,7 +256,7 @@ const FINISH = 'finished_at = $finishedAt, finishes = finishes + 1'
  */
 export function finishAs(
   state: FinalState,
-  effectsPending = `(ordering_key is not null or has_dependents = 1
+  effectsPending = `(ordering_key is not null or has_dependents = 1 or turn <> ${NO_TURN}
       or coalesce(instr(notice_states, '"${state}"'), 0) > 0)`,
 ): string {
   return `state = '${state}', unsuccessful = ${state === 'succeeded' ? 'null' : `'${state}'`},

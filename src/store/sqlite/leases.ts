@@ -2,11 +2,12 @@
 
 import type { JobState, Lease } from '../../job/job.ts'
 import { endOfLease } from '../../job/settlement.ts'
+import { FIRST_TURN, NO_TURN } from '../../job/turns.ts'
 import type { Heartbeat, HeartbeatResult, RenewResult } from '../store.ts'
 import { type Database, inOrder } from './connection.ts'
 import { runFinishEffects } from './finish-effects.ts'
 import { guardOf } from './guards.ts'
-import { DROP_LEASE, finishAs, QUEUE_AGAIN, readAttemptLines } from './job-row.ts'
+import { DROP_LEASE, finishAs, readAttemptLines } from './job-row.ts'
 
 /**
  * Never shortens a lease. A lease of an earlier start of the machine cannot be compared and is
@@ -33,7 +34,9 @@ const UNSENT = `attempt_count = attempt_count - 1, attempts_left = attempts_left
   started_at = iif(attempt_count = 1, null, started_at)`
 
 export const RELEASE = `
-update jobs set ${QUEUE_AGAIN}, due_at = max(run_at, $now), ${UNSENT}, ${DROP_LEASE}
+update jobs set state = 'queued', claimable = 1, expiring_at = expires_at,
+  turn = iif(fairness_key is null, ${NO_TURN}, ${FIRST_TURN}),
+  due_at = max(run_at, $now), ${UNSENT}, ${DROP_LEASE}
 where id = $jobId and ${guardOf('release')}`
 export const WITHDRAW_UNSENT = `
 update jobs set ${finishAs('cancelled')}, ${UNSENT}, ${DROP_LEASE}

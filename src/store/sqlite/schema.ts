@@ -25,11 +25,17 @@ create table jobs (
 
   state text not null default 'queued',
   -- 1: queued and blocked. It waits for dependencies or for its ordering key.
+  -- 2: queued and outside. It waits until its fairness key gives it a turn (turns.ts).
   blocked integer not null default 0,
-  -- An index mark (see below): 1 while the job is queued and not blocked.
+  -- An index mark (see below): 1 while the job is queued, not blocked and not outside.
   claimable integer default 1,
-  -- 1: the next sweep checks whether it is still blocked.
+  -- 1: the next sweep checks whether it is still blocked, or this transaction places it.
   recheck integer not null default 0,
+  -- Of a queued job with a fairness key: its tag, or -1 for the alarm of its key. Else 0: it is an
+  -- index mark, too.
+  turn integer not null default 0,
+  -- 1: jobs of its key are outside, and one gets a turn when this job is claimed.
+  admits_next integer not null default 0,
   priority integer not null,
   run_at integer not null,
   -- run_at, or a later instant at which the job became claimable again.
@@ -131,6 +137,16 @@ create table dependencies (
   primary key (dependency, dependent)
 ) strict, without rowid;
 
+-- The order of the fairness keys of one endpoint and priority (turns.ts). There is a row once it
+-- has had a job with a key.
+create table lanes (
+  endpoint text not null,
+  priority integer not null,
+  virtual_time integer not null,
+  plain_start integer,
+  primary key (endpoint, priority)
+) strict, without rowid;
+
 create trigger jobs_deleted after delete on jobs begin
   delete from payloads where seq = old.seq;
   delete from added_keys where seq = old.seq;
@@ -149,14 +165,23 @@ end;
 // the mark. So the claim of a plain job opens 4 of the 17 indexes, and its settlement opens 3.
 // Searches use the marks. Guards prove the state itself, and awaiting_until, which is the phase.
 const JOB_INDEXES = `
--- claim, countJobs, statsOf: one endpoint, a priority at a time, in order of run_at. promoted_at is
--- here so that statsOf finds the oldest due job without reading rows.
-create index jobs_claimable on jobs (endpoint, priority, run_at, promoted_at)
+-- claim, countJobs, statsOf: one endpoint, a priority at a time, by turn, then in order of run_at.
+-- promoted_at is here so that statsOf finds the oldest due job without reading rows.
+create index jobs_claimable on jobs (endpoint, priority, turn, run_at, promoted_at)
   where claimable = 1;
 -- due: what became due since the last look, and when the next job is due
 create index jobs_due on jobs (due_at, endpoint) where claimable = 1;
 -- countJobs, sweep: blocked jobs, and those of deleted endpoints
 create index jobs_blocked on jobs (endpoint) where blocked = 1;
+-- enqueue, claim, and each write that moves a job of a fairness key: the turns of the key, and the
+-- next jobs that are outside; statsOf: the due jobs that are outside
+create index jobs_turns on jobs (endpoint, fairness_key, priority, turn)
+  where turn <> 0 and effects_pending = 0;
+create index jobs_outside on jobs (endpoint, fairness_key, priority, due_at) where blocked = 2;
+-- every write that makes jobs final: the turns of a key that became free
+create index jobs_left_turn on jobs (endpoint, fairness_key, priority)
+  where effects_pending = 1 and turn <> 0;
+create index jobs_outside_due on jobs (endpoint, due_at) where blocked = 2;
 -- sweep: blocked jobs that are known to have failed
 create index jobs_recheck on jobs (recheck) where recheck = 1;
 -- sweep: expired leases

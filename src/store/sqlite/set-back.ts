@@ -6,6 +6,7 @@ import { firstIdAt } from '../../job/job-id.ts'
 import { AHEAD_TOLERANCE_MS, runAtAfterSetBack } from '../../job/set-back.ts'
 import type { Database } from './connection.ts'
 import { readAttemptLines } from './job-row.ts'
+import { leaveLine, placeUnplaced } from './turns.ts'
 
 /** A transaction blocks other writers, who must not wait long. */
 const CORRECTED_PER_TRANSACTION = 500
@@ -19,6 +20,10 @@ export const RETRIED_AHEAD = `
 select ${INSTANTS} from jobs
 where claimable = 1 and due_at > $ahead
   and (attempts is not null or due_at > $latest)`
+/** The same of jobs that wait for a turn of their key. Reads all of them. */
+const OUTSIDE_AHEAD = `
+select ${INSTANTS} from jobs
+where blocked = 2 and due_at > $ahead and (attempts is not null or due_at > $latest)`
 const MOVE_BACK = `
 update jobs set expires_at = expires_at - (run_at - $to),
   expiring_at = expires_at - (run_at - $to), run_at = $to, due_at = $to,
@@ -73,6 +78,7 @@ async function correctJobs(database: Database): Promise<number> {
     for (const rows of [
       connection.statement(CREATED_AHEAD).iterate({ firstId: firstIdAt(ahead) }),
       connection.statement(RETRIED_AHEAD).iterate({ ahead, latest: ahead + MAX_AHEAD_MS }),
+      connection.statement(OUTSIDE_AHEAD).iterate({ ahead, latest: ahead + MAX_AHEAD_MS }),
     ]) {
       for (const row of rows as Iterable<unknown> as Iterable<JobRow>) {
         const to = dueAfterSetBack(row, now)
@@ -87,8 +93,10 @@ async function correctJobs(database: Database): Promise<number> {
       const moveBack = connection.statement(MOVE_BACK)
       let count = 0
       for (const [seq, { from, to }] of moves.slice(i, i + CORRECTED_PER_TRANSACTION)) {
+        leaveLine(database, seq)
         count += Number(moveBack.run({ seq, from, to }).changes)
       }
+      placeUnplaced(database)
       return count
     })
   }

@@ -19,6 +19,7 @@ import {
   SUCCEED_PLAIN,
   WITH_ATTEMPT,
 } from './job-row.ts'
+import { placeUnplaced } from './turns.ts'
 
 /** The values that every settlement proves. */
 type ByLease = [jobId: string, fence: number, leaseId: string]
@@ -86,14 +87,16 @@ export async function settle(
   { durable = false }: SettleOptions = {},
 ): Promise<SettleResult[]> {
   if (settlements.length === 0) return []
+  const isAnyQueued = settlements.some(
+    ({ event }) => event === 'reschedule' || event === 'postpone',
+  )
   const results = await database.connection.write(durable ? 'full' : 'normal', () => {
     const perJob = settlements.map((settlement) => settleOne(database, settlement))
+    if (isAnyQueued) placeUnplaced(database)
     runFinishEffects(database)
     return perJob
   })
-  if (settlements.some(({ event }) => event === 'reschedule' || event === 'postpone')) {
-    database.notifier.notifyWork()
-  }
+  if (isAnyQueued) database.notifier.notifyWork()
   return results
 }
 

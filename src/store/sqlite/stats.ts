@@ -2,6 +2,7 @@
 // index entry more than it can report, and no job itself.
 
 import { setImmediate as nextTurn } from 'node:timers/promises'
+import { ALARM, NO_TURN } from '../../job/turns.ts'
 import { type EndpointStats, MAX_COUNT, MAX_DELETED_NAMES, MAX_STATS_NAMES } from '../store.ts'
 import { ABOVE_ALL, NEXT_PRIORITY } from './claim.ts'
 import type { Database } from './connection.ts'
@@ -17,8 +18,24 @@ export const COUNT_DUE = `
 select count(*) as count, min(since) as oldest from (
   select max(run_at, coalesce(promoted_at, 0)) as since from jobs
   where claimable = 1 and endpoint = $name and priority = $priority
-    and run_at <= $now
+    and turn = ${NO_TURN} and run_at <= $now
   order by run_at limit +$limit)`
+/** With a fairness key: those with a turn, or with an alarm that no claim has seen. */
+export const COUNT_TURNS = `
+select count(*) as count, min(since) as oldest from (
+  select max(run_at, coalesce(promoted_at, 0)) as since from jobs
+  where claimable = 1 and endpoint = $name and priority = $priority
+    and turn > ${NO_TURN} limit +$limit)`
+export const COUNT_RIPE = `
+select count(*) as count, min(since) as oldest from (
+  select max(run_at, coalesce(promoted_at, 0)) as since from jobs
+  where claimable = 1 and endpoint = $name and priority = $priority
+    and turn = ${ALARM} and run_at <= $now
+  order by run_at limit +$limit)`
+export const COUNT_OUTSIDE_DUE = `
+select count(*) as count, min(due_at) as oldest from (
+  select due_at from jobs where blocked = 2 and endpoint = $name and due_at <= $now
+  order by due_at limit +$limit)`
 
 export const ENDPOINT_EXISTS = 'select 1 from endpoints where name = $name'
 /** Limit of names that one turn of the event loop reads. */
@@ -67,10 +84,10 @@ export async function statsOf(database: Database, names: string[]): Promise<Endp
 }
 
 function statsOfOne(database: Database, name: string): EndpointStats {
-  const { claimable, blocked, running } = countRow(database, name)
+  const { claimable, outside, blocked, running } = countRow(database, name)
   const { due, oldestDueAt } = dueOf(database, name)
   const figures = {
-    queued: claimable + blocked,
+    queued: claimable + outside + blocked,
     due,
     running,
     dead: database.connection.statement(COUNT_DEAD).get({ name })?.count as number,
@@ -93,13 +110,19 @@ function dueOf(
   const now = clock.now()
   let due = 0
   let oldestDueAt: number | null = null
-  let priority = connection.ordered(NEXT_PRIORITY).get(name, ABOVE_ALL)?.priority
-  while (typeof priority === 'number') {
+  const add = (sql: string, values: { priority?: number; now?: number }) => {
     const limit = Math.max(1, MAX_COUNT + 1 - due)
-    const found = connection.statement(COUNT_DUE).get({ name, priority, now, limit })
+    const found = connection.statement(sql).get({ name, ...values, limit })
     due += found?.count as number
     const oldest = found?.oldest
     if (typeof oldest === 'number') oldestDueAt = Math.min(oldest, oldestDueAt ?? oldest)
+  }
+  add(COUNT_OUTSIDE_DUE, { now })
+  let priority = connection.ordered(NEXT_PRIORITY).get(name, ABOVE_ALL)?.priority
+  while (typeof priority === 'number') {
+    add(COUNT_DUE, { priority, now })
+    add(COUNT_TURNS, { priority })
+    add(COUNT_RIPE, { priority, now })
     priority = connection.ordered(NEXT_PRIORITY).get(name, priority)?.priority
   }
   return { due, oldestDueAt }

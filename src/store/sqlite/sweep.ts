@@ -31,6 +31,7 @@ import {
 } from './job-row.ts'
 import { WRITE_META } from './records.ts'
 import { repeatResult } from './settle.ts'
+import { placeUnplaced } from './turns.ts'
 
 export async function sweep(database: Database, options: SweepOptions): Promise<SweepCounts> {
   const { limit } = options
@@ -120,7 +121,7 @@ const RECHECKS_PER_SWEEP = 200
 
 /** The blocked jobs that enqueue has marked. */
 export const MARKED = `
-select ${BLOCKED_COLUMNS} from jobs where recheck = 1 order by seq limit +$limit`
+select ${BLOCKED_COLUMNS} from jobs where recheck = 1 and blocked = 1 order by seq limit +$limit`
 /** The blocked jobs after the last one that was checked, in the same endpoint. */
 export const BLOCKED_NEXT = `
 select ${BLOCKED_COLUMNS} from jobs where blocked = 1 and endpoint = $endpoint and seq > $seq
@@ -239,6 +240,7 @@ async function endExpiredLeases(database: Database, limit: number): Promise<Expi
       if (event === 'reclaim') counts.reclaimed++
       else counts.buriedLost++
     }
+    placeUnplaced(database)
     return { ...counts, ...runFinishEffects(database) }
   })
   if (written === null)
@@ -395,6 +397,7 @@ export async function endOverdue(database: Database, ends: OverdueEnd[]): Promis
   if (ends.length === 0) return []
   const results = await database.connection.write('normal', () => {
     const perJob = ends.map((end) => endOne(database, end))
+    placeUnplaced(database)
     runFinishEffects(database)
     return perJob
   })

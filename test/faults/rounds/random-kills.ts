@@ -3,7 +3,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Fixture, Member } from '../fixture.ts'
 import { nowMs } from '../history.ts'
 import { BOTH, type Form, type Round, SLOW_STORE } from '../round.ts'
-import { keepLoaded } from '../work-load.ts'
+import type { WorkRequest } from '../work-client.ts'
+import { keepLoaded, mixedWork } from '../work-load.ts'
 
 const WORKERS = 3
 const KILL_EVERY_MS = [500, 3_000] as const
@@ -56,8 +57,21 @@ export const randomKills: Round = {
 /** The short form continues until each moment was met, within a limit. */
 function load(fixture: Fixture, { isLong, minutes }: Form) {
   const endsAtMs = nowMs() + minutes * 60_000
-  if (isLong) return { jobs: LONG_JOBS[fixture.engine], isOver: () => nowMs() > endsAtMs }
+  const keyedFrom = SHORT_JOBS[fixture.engine] / 2
+  const workOf = (index: number) => ({
+    ...mixedWork(fixture),
+    ...(index < keyedFrom ? {} : keyedFields(fixture)),
+  })
+  if (isLong) return { jobs: LONG_JOBS[fixture.engine], isOver: () => nowMs() > endsAtMs, workOf }
   const jobs = SHORT_JOBS[fixture.engine]
   const isMet = () => [WORKER_KILLED, API_KILLED].every((window) => fixture.windows.get(window))
-  return { jobs: MOST_TIMES * jobs, isOver: (count: number) => count >= jobs && isMet() }
+  const isOver = (count: number) => count >= jobs && isMet()
+  return { jobs: MOST_TIMES * jobs, isOver, workOf }
+}
+
+/** One key has most of the jobs. Some have none, so that a claim takes both in turn. */
+function keyedFields({ random }: Fixture): Pick<WorkRequest, 'fields'> {
+  if (random.chance(0.1)) return {}
+  const isFlood = random.chance(0.8)
+  return { fields: { fairnessKey: isFlood ? 'flood' : `key ${Math.floor(random.between(0, 5))}` } }
 }

@@ -1,0 +1,587 @@
+// The turns of fairness keys: src/job/turns.ts has the rules. A job with a key is queued with a tag
+// or an alarm in `turn`, or it is outside: its state is `waiting`. Tags decide about the order only.
+// Writers do not wait for each other, so two of them can give two jobs of one key the same tag.
+//
+// No job stays outside for ever: the process that claims a job that admits the next one then looks
+// outside, and the process that stores a job outside then marks the one that admits it. The mark
+// fails if that job was claimed meanwhile, and then the writer looks outside itself. If it dies
+// before that, a round of the sweep finds the key.
+import type { AnyBulkWriteOperation, Document } from 'mongodb'
+import { DEFAULT_COST, type NewJob } from '../../job/job.ts'
+import {
+  ALARM,
+  FIRST_TURN,
+  type Lane,
+  laneAfter,
+  NEW_LANE,
+  NO_TURN,
+  nextTurns,
+  type Pick as Picked,
+  placeOf,
+  type Turn,
+  turnLength,
+  turnsToGive,
+} from '../../job/turns.ts'
+import { StoreUnavailable } from '../store-errors.ts'
+import {
+  type Deadline,
+  type MongoContext,
+  NEWEST,
+  nowOf,
+  run,
+  startDeadline,
+} from './connection.ts'
+import type { EndpointDocument } from './endpoint-document.ts'
+import { atEndpoints, BY_ID, type JobDocument } from './job-document.ts'
+
+/** The jobs of one key in one lane. */
+export interface KeyInLane {
+  endpoint: string
+  priority: number
+  key: string
+}
+
+/** With the most turns to give. */
+type KeyToFill = KeyInLane & { most?: number }
+
+/** Turns that a change gives to one key. More are given when these are claimed. */
+const TURNS_PER_CHANGE = 64
+/** Limit of keys in one command: more make a long command, fewer make many commands. */
+const KEYS_PER_COMMAND = 64
+/** The job that admits the next one can be claimed each time it was read. */
+const MAX_ROUNDS = 3
+/** A round over all keys with jobs outside begins at most this often. */
+const ROUND_EVERY_MS = 10_000
+
+export const PLACE_FIELDS = { priority: 1, fairnessKey: 1, turn: 1, cost: 1 } as const
+export type PlacedJob = Pick<JobDocument, '_id' | 'endpoint' | 'state' | keyof typeof PLACE_FIELDS>
+
+/** A job that a claim may take. */
+export interface LaneCandidate
+  extends MaybeCost,
+    Pick<JobDocument, '_id' | 'endpoint' | 'payloadBytes' | 'priority' | 'turn'> {
+  fairnessKey?: string | null
+  admitsNext?: true | null
+}
+
+type JobWrite = AnyBulkWriteOperation<JobDocument>
+export type Lanes = NonNullable<EndpointDocument['lanes']>
+type LanePick = Picked<Turn & { job: LaneCandidate }, { cost: number; job: LaneCandidate }>
+
+/** What a claim knows about the lanes of its endpoints. */
+export interface LaneLooks {
+  picks: Map<string, { pick: LanePick; endpoint: string; priority: number }>
+  lanes: Map<string, Lane>
+  /** Lanes with jobs without a key that were not all looked at. */
+  isPlainFull: Set<string>
+  plainCounts: Map<string, number>
+  /** Jobs whose alarm came, and that wait for a turn now. */
+  aside: LaneCandidate[]
+}
+
+/**
+ * After a claim: stores the lanes, and gives turns to the jobs after those that were claimed.
+ *
+ * @param admitting the jobs that were claimed and admit the next one
+ */
+export async function advanceLanes(
+  context: MongoContext,
+  looks: LaneLooks,
+  claimedIds: string[],
+  admitting: KeyInLane[],
+  deadline: Deadline,
+): Promise<void> {
+  const claimed = claimedIds.flatMap((id) => looks.picks.get(id) ?? [])
+  const byLane = Map.groupBy(claimed, ({ endpoint, priority }) => laneName(endpoint, priority))
+  const updates = [...byLane].map(([name, some]): AnyBulkWriteOperation<EndpointDocument> => {
+    const { endpoint, priority } = some[0] as (typeof some)[number]
+    const picks = some.map(({ pick }) => pick)
+    const plainCount = picks.filter(({ plain }) => plain !== undefined).length
+    const isPlainLeft =
+      looks.isPlainFull.has(name) || plainCount < (looks.plainCounts.get(name) ?? 0)
+    const lane = laneAfter(looks.lanes.get(name) ?? NEW_LANE, picks, isPlainLeft)
+    return {
+      updateOne: {
+        filter: { _id: endpoint },
+        update: {
+          $max: { [`lanes.${priority}.virtualTime`]: lane.virtualTime },
+          $set: { [`lanes.${priority}.plainStart`]: lane.plainStart },
+        },
+      },
+    }
+  })
+  if (updates.length > 0) {
+    await run(deadline, (limit) =>
+      context.endpoints.bulkWrite(updates, { ordered: false, ...limit }),
+    )
+  }
+  const aside = await setAside(context, looks.aside, deadline)
+  const counts = Map.groupBy([...admitting, ...aside], textOf)
+  const keys = [...counts.values()].map((some) => ({
+    ...(some[0] as KeyInLane),
+    most: turnsToGive(some.length, counts.size),
+  }))
+  await giveTurns(context, keys, deadline)
+}
+
+/** Returns the keys of the jobs. */
+async function setAside(
+  context: MongoContext,
+  jobs: LaneCandidate[],
+  deadline: Deadline,
+): Promise<KeyInLane[]> {
+  if (jobs.length === 0) return []
+  await run(deadline, (limit) =>
+    context.jobs.updateMany(
+      { ...atEndpoints(jobs), state: 'queued', turn: ALARM },
+      { $set: { state: 'waiting' }, $unset: { admitsNext: '' } },
+      { ...BY_ID, ...limit },
+    ),
+  )
+  return jobs.flatMap(({ endpoint, priority, fairnessKey: key }) =>
+    typeof key === 'string' ? [{ endpoint, priority, key }] : [],
+  )
+}
+
+/** Gives turns to the jobs of these keys that are outside, as far as the rules allow. */
+async function giveTurns(
+  context: MongoContext,
+  keys: KeyToFill[],
+  deadline: Deadline,
+): Promise<void> {
+  let open = [...new Map(keys.map((key) => [textOf(key), key])).values()]
+  for (let round = 0; open.length > 0 && round < MAX_ROUNDS; round++) {
+    const again: typeof open = []
+    for (let i = 0; i < open.length; i += KEYS_PER_COMMAND) {
+      const some = open.slice(i, i + KEYS_PER_COMMAND)
+      again.push(...(await giveSome(context, some, deadline)))
+    }
+    open = again
+  }
+}
+
+/** Returns the keys whose job that admits the next one was claimed meanwhile. */
+async function giveSome(
+  context: MongoContext,
+  keys: KeyToFill[],
+  deadline: Deadline,
+): Promise<typeof keys> {
+  const lines = await readLines(context, keys, deadline)
+  const lanes = await lanesOf(context, keys, deadline)
+  const now = nowOf(context)
+  const writes: JobWrite[] = []
+  const marks: { key: KeyToFill; write: JobWrite }[] = []
+  keys.forEach((key, i) => {
+    const { last = null, outside = [] } = lines[i] ?? {}
+    if (outside.length === 0) return
+    const most = key.most ?? TURNS_PER_CHANGE
+    const waiting = outside.slice(0, most).map((entry) => ({
+      cost: costOf(entry),
+      dueAt: entry.runAt.getTime(),
+    }))
+    const { virtualTime } = lanes.get(key.endpoint)?.[key.priority] ?? NEW_LANE
+    const tags = nextTurns(last?.turn ?? null, waiting, virtualTime, now.getTime())
+    const admitsNext = tags.length < outside.length
+    const give = ({ _id }: LineEntry, turn: number, admits: boolean) => ({
+      updateOne: {
+        filter: { _id, endpoint: key.endpoint, state: 'waiting' as const },
+        update: {
+          // Workers look for jobs that were freed lately.
+          $set: {
+            ...{ state: 'queued' as const, turn, freedAt: now },
+            ...(admits ? { admitsNext: true as const } : {}),
+          },
+        },
+        ...BY_ID,
+      },
+    })
+    if (tags.length > 0) {
+      writes.push(...tags.map((tag, at) => give(outside[at] as LineEntry, tag, admitsNext)))
+    } else if (last !== null) {
+      marks.push({ key, write: admitting(last._id, key.endpoint) })
+    } else {
+      writes.push(give(outside[0] as LineEntry, ALARM, outside.length > 1))
+    }
+  })
+  if (writes.length > 0) {
+    await run(deadline, (limit) => context.jobs.bulkWrite(writes, { ordered: false, ...limit }))
+    context.notifyWork()
+  }
+  if (marks.length === 0) return []
+  const { matchedCount } = await run(deadline, (limit) =>
+    context.jobs.bulkWrite(
+      marks.map(({ write }) => write),
+      { ordered: false, ...limit },
+    ),
+  )
+  return matchedCount === marks.length ? [] : marks.map(({ key }) => key)
+}
+
+function admitting(_id: string, endpoint: string): JobWrite {
+  return {
+    updateOne: {
+      filter: { _id, endpoint, state: 'queued' },
+      update: { $set: { admitsNext: true } },
+      ...BY_ID,
+    },
+  }
+}
+
+type LineEntry = Pick<JobDocument, '_id' | 'runAt' | 'turn'> & MaybeCost
+
+/** Of each key, its last turn and its first jobs outside. */
+async function readLines(
+  context: MongoContext,
+  keys: KeyToFill[],
+  deadline: Deadline,
+): Promise<{ last: LineEntry | null; outside: LineEntry[] }[]> {
+  const pipelines = keys.flatMap(({ endpoint, priority, key, most = TURNS_PER_CHANGE }, i) => {
+    const ofKey = { endpoint, priority, fairnessKey: key }
+    const project = { $project: { runAt: 1, turn: 1, cost: 1, line: { $literal: i } } }
+    return [
+      [
+        { $match: { ...ofKey, state: 'queued', turn: { $gt: NO_TURN } } },
+        { $sort: { turn: -1 } },
+        { $limit: 1 },
+        project,
+      ],
+      [
+        { $match: { ...ofKey, state: 'waiting' } },
+        { $sort: { runAt: 1, _id: 1 } },
+        { $limit: most + 1 },
+        project,
+      ],
+    ]
+  })
+  const found = await union<LineEntry & { line: number }>(context, pipelines, deadline)
+  const byLine = Map.groupBy(found, ({ line }) => line)
+  return keys.map((_, i) => {
+    const own = byLine.get(i) ?? []
+    return {
+      last: own.find(({ turn }) => turn > NO_TURN) ?? null,
+      outside: own.filter(({ turn }) => turn <= NO_TURN),
+    }
+  })
+}
+
+function union<T extends Document>(
+  context: MongoContext,
+  [first = [], ...others]: Document[][],
+  deadline: Deadline,
+): Promise<T[]> {
+  const unions = others.map((pipeline) => ({ $unionWith: { coll: context.names.jobs, pipeline } }))
+  return run(deadline, (limit) =>
+    context.jobs
+      .aggregate<T>([...first, ...unions], { batchSize: 10_000, ...NEWEST, ...limit })
+      .toArray(),
+  )
+}
+
+async function lanesOf(
+  context: MongoContext,
+  keys: KeyInLane[],
+  deadline: Deadline,
+): Promise<Map<string, Lanes>> {
+  const names = [...new Set(keys.map(({ endpoint }) => endpoint))]
+  const found = await run(deadline, (limit) =>
+    context.endpoints
+      .find<Pick<EndpointDocument, '_id' | 'lanes'>>(
+        { _id: { $in: names } },
+        { projection: { lanes: 1 }, batchSize: names.length + 1, ...NEWEST, ...limit },
+      )
+      .toArray(),
+  )
+  return new Map(found.map(({ _id, lanes = {} }) => [_id, lanes]))
+}
+
+/**
+ * Sets the places of new jobs in their documents: one command for all keys.
+ *
+ * @param lanes by endpoint, as they were read when the batch began
+ * @returns the keys with new jobs outside, and the jobs that admit them
+ */
+export async function placeNew(
+  context: MongoContext,
+  items: { job: NewJob; document: JobDocument }[],
+  lanes: ReadonlyMap<string, Lanes>,
+  deadline: Deadline,
+): Promise<Admitted[]> {
+  const keyed = items.flatMap(({ job, document }) => {
+    const { endpoint, priority, fairnessKey: key } = job
+    return key !== null && document.state === 'queued'
+      ? [{ job, document, endpoint, priority, key }]
+      : []
+  })
+  if (keyed.length === 0) return []
+  const outside = new Map<string, Admitted>()
+  const ends = await readEnds(context, keyed, deadline)
+  const now = context.clock.now()
+  for (const { job, document, endpoint, priority, key } of keyed) {
+    const of = { endpoint, priority, key }
+    const name = textOf(of)
+    const end = ends.get(name) ?? { id: null, turn: NO_TURN, admitsNext: false, dueAt: 0 }
+    const { virtualTime } = lanes.get(endpoint)?.[priority] ?? NEW_LANE
+    const line = {
+      lastTurn: end.turn > NO_TURN ? end.turn : null,
+      admitsNext: end.admitsNext,
+      alarmAt: end.turn === ALARM ? end.dueAt : null,
+    }
+    const waiting = { cost: job.cost, dueAt: job.runAt }
+    const place = placeOf(waiting, line, virtualTime, now)
+    if (place.kind === 'outside') {
+      document.state = 'waiting'
+      ends.set(name, { ...end, admitsNext: true })
+      outside.set(name, { ...of, admittedBy: end.id })
+    } else {
+      document.turn = place.kind === 'turn' ? place.tag : ALARM
+      const placed = { id: document._id, turn: document.turn, dueAt: job.runAt }
+      ends.set(name, { ...placed, admitsNext: false })
+    }
+  }
+  return [...outside.values()]
+}
+
+/** A key with jobs outside. */
+interface Admitted extends KeyInLane {
+  /** null: no job of the key has a turn or an alarm. */
+  admittedBy: string | null
+}
+
+interface End {
+  /** null: no job of the key has a turn or an alarm. */
+  id: string | null
+  turn: number
+  admitsNext: boolean
+  /** Of an alarm. */
+  dueAt: number
+}
+
+/** Of each key, its last turn, or its first alarm. */
+async function readEnds(
+  context: MongoContext,
+  keys: KeyInLane[],
+  deadline: Deadline,
+): Promise<Map<string, End>> {
+  const lanes = [...Map.groupBy(keys, (key) => laneName(key.endpoint, key.priority)).values()]
+  const pipelines = lanes.map((some, i) => {
+    const { endpoint, priority } = some[0] as KeyInLane
+    const names = [...new Set(some.map(({ key }) => key))]
+    return [
+      { $match: { endpoint, state: 'queued', priority, fairnessKey: { $in: names } } },
+      { $sort: { fairnessKey: 1, turn: -1, runAt: 1 } },
+      {
+        $group: {
+          _id: '$fairnessKey',
+          ...{ id: { $first: '$_id' }, turn: { $first: '$turn' }, dueAt: { $first: '$runAt' } },
+          admitsNext: { $first: '$admitsNext' },
+        },
+      },
+      { $project: { id: 1, turn: 1, dueAt: 1, admitsNext: 1, line: { $literal: i } } },
+    ]
+  })
+  type Found = { _id: string; id: string; turn: number; admitsNext?: true | null; dueAt: Date }
+  const found = await union<Found & { line: number }>(context, pipelines, deadline)
+  return new Map(
+    found.map(({ _id: key, line, admitsNext, dueAt, ...end }) => {
+      const [first] = lanes[line] as [KeyInLane]
+      const text = textOf({ ...first, key })
+      return [text, { ...end, admitsNext: admitsNext === true, dueAt: dueAt.getTime() }]
+    }),
+  )
+}
+
+/** Marks the jobs that admit those that were stored outside, after they were stored. */
+export async function admitStored(
+  context: MongoContext,
+  outside: Admitted[],
+  deadline: Deadline,
+): Promise<void> {
+  if (outside.length === 0) return
+  const marks = outside.flatMap(({ admittedBy, endpoint }) =>
+    admittedBy === null ? [] : [admitting(admittedBy, endpoint)],
+  )
+  const { matchedCount } =
+    marks.length === 0
+      ? { matchedCount: 0 }
+      : await run(deadline, (limit) => context.jobs.bulkWrite(marks, { ordered: false, ...limit }))
+  if (matchedCount < outside.length) await giveTurns(context, outside, deadline)
+}
+
+/**
+ * Jobs with turns, or the alarm of their key, have left the queue or their lane. The other turns of
+ * their keys follow each other again, as if those had never been, and further jobs get turns. An
+ * outage of the store leaves gaps, and keys to the round of the sweep.
+ *
+ * @param jobs as they were before
+ */
+export async function closeGaps(context: MongoContext, jobs: PlacedJob[]): Promise<void> {
+  const gone = Map.groupBy(
+    // A job that was outside when it was read may have got a turn since.
+    jobs.filter(({ state }) => state === 'queued' || state === 'waiting').flatMap(turnOfKey),
+    textOf,
+  )
+  if (gone.size === 0) return
+  const deadline = startDeadline()
+  try {
+    const keys = [...gone.values()].map((some) => some[0] as TurnOfKey)
+    for (let i = 0; i < keys.length; i += KEYS_PER_COMMAND) {
+      const some = keys.slice(i, i + KEYS_PER_COMMAND)
+      await moveUp(
+        context,
+        some.map((key) => ({ ...key, start: startOf(gone.get(textOf(key)) ?? []) })),
+        deadline,
+      )
+    }
+    await giveTurns(
+      context,
+      keys.map(({ endpoint, priority, key }) => ({ endpoint, priority, key })),
+      deadline,
+    )
+  } catch (error) {
+    if (!(error instanceof StoreUnavailable)) throw error
+  }
+}
+
+/** The fields of a queued job that moves to another place of the order: a claim finds it there. */
+export function joinAgain({ state, fairnessKey }: PlacedJob): Partial<JobDocument> {
+  if (fairnessKey === undefined || state === 'blocked') return {}
+  return { state: 'queued', turn: ALARM }
+}
+
+interface TurnOfKey extends KeyInLane {
+  turn: number
+  cost: number
+}
+
+function turnOfKey(job: PlacedJob): TurnOfKey[] {
+  const { endpoint, priority, fairnessKey: key, turn } = job
+  return key === undefined ? [] : [{ endpoint, priority, key, turn, cost: costOf(job) }]
+}
+
+async function moveUp(
+  context: MongoContext,
+  keys: (KeyInLane & { start: number })[],
+  deadline: Deadline,
+): Promise<void> {
+  const pipelines = keys.map(({ endpoint, priority, key }, i) => [
+    {
+      $match: { endpoint, state: 'queued', priority, fairnessKey: key, turn: { $gt: FIRST_TURN } },
+    },
+    { $sort: { turn: 1 } },
+    { $project: { turn: 1, cost: 1, line: { $literal: i } } },
+  ])
+  type Found = { _id: string; turn: number; line: number } & MaybeCost
+  const found = await union<Found>(context, pipelines, deadline)
+  const byLine = Map.groupBy(found, ({ line }) => line)
+  const updates = keys.flatMap(({ endpoint, start }, i): JobWrite[] => {
+    const turns = (byLine.get(i) ?? []).map((one) => ({ ...one, cost: costOf(one) }))
+    let tag = Math.min(start, startOf(turns))
+    return turns.flatMap(({ _id, turn, cost }) => {
+      tag += turnLength(cost)
+      if (tag === turn) return []
+      const filter = { _id, endpoint, state: 'queued' as const, turn }
+      return [{ updateOne: { filter, update: { $set: { turn: tag } }, ...BY_ID } }]
+    })
+  })
+  if (updates.length === 0) return
+  await run(deadline, (limit) => context.jobs.bulkWrite(updates, { ordered: false, ...limit }))
+}
+
+/** The start of the first of these turns. That of a job that was released is used up. */
+function startOf(turns: { turn: number; cost: number }[]): number {
+  return turns.reduce(
+    (start, { turn, cost }) =>
+      turn > FIRST_TURN ? Math.min(start, turn - turnLength(cost)) : start,
+    Number.POSITIVE_INFINITY,
+  )
+}
+
+/** The round of this process over all keys with jobs outside. */
+export interface KeyRound {
+  /** The last key that was looked at; null: the round is complete. */
+  after: KeyInLane | null
+  /** By the monotonic clock. */
+  beganAtMs: number
+}
+
+export function startKeyRound(): KeyRound {
+  return { after: null, beganAtMs: Number.NEGATIVE_INFINITY }
+}
+
+export function isKeyRoundDue({ after, beganAtMs }: KeyRound): boolean {
+  return after !== null || performance.now() - beganAtMs >= ROUND_EVERY_MS
+}
+
+/** Limit of index entries that one sweep reads. A key with more is looked at once. */
+const ENTRIES_PER_SWEEP = 1_000
+
+/** Gives turns to the next keys that have jobs outside and no job that admits them. */
+export async function checkKeys(context: MongoContext, round: KeyRound): Promise<void> {
+  const deadline = startDeadline()
+  if (round.after === null) round.beganAtMs = performance.now()
+  const keys = await nextKeys(context, round.after, deadline)
+  round.after = keys.at(-1) ?? null
+  if (keys.length === 0) return
+  const ends = await readEnds(context, keys, deadline)
+  const stuck = keys.filter((key) => ends.get(textOf(key))?.admitsNext !== true)
+  await giveTurns(context, stuck, deadline)
+}
+
+/** Of one lane. Each seek goes past all jobs of the lane before. */
+async function nextKeys(
+  context: MongoContext,
+  after: KeyInLane | null,
+  deadline: Deadline,
+): Promise<KeyInLane[]> {
+  const { endpoint = '', priority = -1, key = '' } = after ?? {}
+  const ranges = [
+    { endpoint, priority, fairnessKey: { $gt: key } },
+    { endpoint, priority: { $gt: priority } },
+    { endpoint: { $gt: endpoint } },
+  ]
+  for (const range of ranges) {
+    const found = await run(deadline, (limit) =>
+      context.jobs
+        .find<Pick<JobDocument, 'endpoint' | 'priority' | 'fairnessKey'>>(
+          { ...range, state: 'waiting' },
+          {
+            projection: { _id: 0, endpoint: 1, priority: 1, fairnessKey: 1 },
+            sort: { endpoint: 1, state: 1, priority: 1, fairnessKey: 1 },
+            limit: ENTRIES_PER_SWEEP,
+            batchSize: ENTRIES_PER_SWEEP,
+            hint: 'outside',
+            ...NEWEST,
+            ...limit,
+          },
+        )
+        .toArray(),
+    )
+    const [first] = found
+    if (first === undefined) continue
+    const names = found.flatMap(({ fairnessKey = [], ...lane }) =>
+      lane.endpoint === first.endpoint && lane.priority === first.priority ? fairnessKey : [],
+    )
+    return [...new Set(names)].map((name) => ({
+      ...{ endpoint: first.endpoint, priority: first.priority, key: name },
+    }))
+  }
+  return []
+}
+
+/** A field that is absent is null in what is read from an index alone. */
+interface MaybeCost {
+  cost?: number | null
+}
+
+export function costOf({ cost }: MaybeCost): number {
+  return cost ?? DEFAULT_COST
+}
+
+/** A name has no line break, so that two lanes never get one text. */
+export function laneName(endpoint: string, priority: number): string {
+  return `${endpoint}\n${priority}`
+}
+
+function textOf({ endpoint, priority, key }: KeyInLane): string {
+  return `${laneName(endpoint, priority)}\n${key}`
+}

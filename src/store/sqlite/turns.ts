@@ -1,0 +1,279 @@
+// The turns of fairness keys: src/job/turns.ts has the rules. A job with a key is in one of three
+// places: it has a turn (`turn` is its tag), it has the alarm of its key, or it is outside
+// (`blocked` is 2, `turn` is 0). Every write that queues such a job again leaves it outside with
+// `recheck`, and every write that takes a turn from one calls leaveTurn or leaves an effect.
+
+import {
+  ALARM,
+  FIRST_TURN,
+  type Lane,
+  NEW_LANE,
+  NO_TURN,
+  nextTurns,
+  placeOf,
+  turnLength,
+  type Waiting,
+} from '../../job/turns.ts'
+import { type Database, inOrder } from './connection.ts'
+
+/** The jobs of one key in one lane. */
+export interface KeyInLane {
+  endpoint: string
+  priority: number
+  key: string
+}
+
+/** Values of the columns of a job. */
+export interface PlaceValues {
+  blocked: 0 | 2
+  turn: number
+  admitsNext: 0 | 1
+}
+
+/** Turns that a change gives to one key. More are given when these are claimed. */
+const TURNS_PER_CHANGE = 64
+/** Keys whose alarm one claim sees. */
+const ALARMS_PER_CLAIM = 1_000
+/** Jobs that are placed in one transaction, at a time. */
+const PLACED_AT_ONCE = 200
+
+const OF_KEY = 'endpoint = $endpoint and fairness_key = $key and priority = $priority'
+/** The condition of the index jobs_turns. */
+const IN_LINE = `turn <> 0 and effects_pending = 0 and ${OF_KEY}`
+const DUE_SINCE = 'max(run_at, coalesce(promoted_at, 0))'
+
+export const LANE = inOrder<[endpoint: string, priority: number]>(
+  ['endpoint', 'priority'],
+  `select virtual_time, plain_start from lanes
+  where endpoint = $endpoint and priority = $priority`,
+)
+export const SET_LANE = `
+insert into lanes (endpoint, priority, virtual_time, plain_start)
+values ($endpoint, $priority, $virtualTime, $plainStart)
+on conflict do update set virtual_time = excluded.virtual_time, plain_start = excluded.plain_start`
+
+export const FORGET_LANES = 'delete from lanes where endpoint = $endpoint'
+
+/** The last turn of a key, or its alarm. */
+export const LAST_IN_LINE = `
+select seq, turn, admits_next, ${DUE_SINCE} as due_since from jobs
+where ${IN_LINE} order by turn desc limit 1`
+export const FIRST_OUTSIDE = `
+select seq, cost, due_at from jobs where blocked = 2 and recheck = 0 and ${OF_KEY}
+order by due_at, seq limit +$limit`
+export const RIPE_ALARMS = `
+select fairness_key as key from jobs
+where claimable = 1 and endpoint = $endpoint and priority = $priority
+  and turn = ${ALARM} and run_at <= $now
+order by run_at limit ${ALARMS_PER_CLAIM}`
+
+/** Workers look for jobs that became due: a job with a new turn has just become claimable. */
+export const GIVE_TURN = `
+update jobs set blocked = 0, claimable = 1, recheck = 0, turn = $turn, admits_next = $admitsNext,
+  due_at = iif($turn = ${ALARM}, due_at, $now)
+where seq = $seq and state = 'queued' and blocked = 2`
+export const ADMIT_NEXT = 'update jobs set admits_next = 1 where seq = $seq and admits_next = 0'
+export const SET_ALARM_ASIDE = `
+update jobs set blocked = 2, claimable = null, turn = ${NO_TURN}, admits_next = 0
+where ${IN_LINE} and turn = ${ALARM}`
+export const PLACE_OF = `
+select endpoint, priority, fairness_key as key, turn, cost from jobs
+where seq = $seq and state = 'queued' and blocked <> 1 and fairness_key is not null`
+/** It is in no place that a turn is given from before the mark is gone. */
+export const LEAVE_LINE = `
+update jobs set blocked = 2, claimable = null, recheck = 1, turn = ${NO_TURN}, admits_next = 0
+where seq = $seq and state = 'queued'`
+/** Without those that were released. */
+export const TURNS_OF_KEY = `
+select seq, turn, cost from jobs where ${IN_LINE} and turn > ${FIRST_TURN} order by turn`
+export const MOVE_TURN = "update jobs set turn = $turn where seq = $seq and state = 'queued'"
+export const LEFT_WITH_TURN = `
+select seq, turn, cost from jobs
+where effects_pending = 1 and turn <> ${NO_TURN} and state <> 'queued' and ${OF_KEY}`
+export const FORGET_TURN = `
+update jobs set turn = ${NO_TURN}, admits_next = 0 where seq = $seq and state <> 'queued'`
+
+export const NEXT_UNPLACED = `
+select seq, endpoint, priority, fairness_key as key from jobs
+where recheck = 1 and blocked = 2 order by seq limit ${PLACED_AT_ONCE}`
+export const MARK_PLACED = 'update jobs set recheck = 0 where seq = $seq and recheck = 1'
+
+interface InLine {
+  seq: number
+  turn: number
+  admits_next: number
+  due_since: number
+}
+
+interface Outside {
+  seq: number
+  cost: number
+  due_at: number
+}
+
+/** null: no job of this endpoint and priority has had a key. */
+export function laneOf({ connection }: Database, endpoint: string, priority: number): Lane | null {
+  const row = connection.ordered(LANE).get(endpoint, priority) as LaneRow | undefined
+  if (row === undefined) return null
+  return { virtualTime: row.virtual_time, plainStart: row.plain_start }
+}
+
+function laneOfKey(database: Database, { endpoint, priority }: KeyInLane): Lane {
+  const lane = laneOf(database, endpoint, priority)
+  if (lane === null) setLane(database, endpoint, priority, NEW_LANE)
+  return lane ?? NEW_LANE
+}
+
+interface LaneRow {
+  virtual_time: number
+  plain_start: number | null
+}
+
+export function setLane(
+  { connection }: Database,
+  endpoint: string,
+  priority: number,
+  lane: Lane,
+): void {
+  connection.statement(SET_LANE).run({ endpoint, priority, ...lane })
+}
+
+/** The place of a job that is inserted next. */
+export function placeNew(database: Database, of: KeyInLane, job: Waiting): PlaceValues {
+  const { connection, clock } = database
+  const last = lastInLine(database, of)
+  const { virtualTime } = laneOfKey(database, of)
+  const alarm = last?.turn === ALARM ? last : undefined
+  const line = {
+    lastTurn: alarm === undefined ? (last?.turn ?? null) : null,
+    admitsNext: last?.admits_next === 1,
+    alarmAt: alarm?.due_since ?? null,
+  }
+  const place = placeOf(job, line, virtualTime, clock.now())
+  if (place.kind === 'outside') {
+    if (last !== undefined) connection.statement(ADMIT_NEXT).run({ seq: last.seq })
+    return { blocked: 2, turn: NO_TURN, admitsNext: 0 }
+  }
+  if (alarm !== undefined) connection.statement(SET_ALARM_ASIDE).run({ ...of })
+  const turn = place.kind === 'alarm' ? ALARM : place.tag
+  return { blocked: 0, turn, admitsNext: alarm === undefined ? 0 : 1 }
+}
+
+/** Gives turns to the jobs of a key that are outside, as far as the rules allow. */
+export function giveTurns(database: Database, of: KeyInLane, most = TURNS_PER_CHANGE): number {
+  const { connection, clock } = database
+  // Another job may be due earlier.
+  connection.statement(SET_ALARM_ASIDE).run({ ...of })
+  const last = lastInLine(database, of)
+  const outside = connection
+    .statement(FIRST_OUTSIDE)
+    .all({ ...of, limit: most + 1 }) as unknown as Outside[]
+  if (outside.length === 0) return 0
+  const { virtualTime } = laneOfKey(database, of)
+  const now = clock.now()
+  const waiting = outside.slice(0, most).map(({ cost, due_at: dueAt }) => ({ cost, dueAt }))
+  const tags = nextTurns(last?.turn ?? null, waiting, virtualTime, now)
+  const admitsNext = tags.length < outside.length ? 1 : 0
+  const give = connection.statement(GIVE_TURN)
+  tags.forEach((turn, i) => {
+    give.run({ seq: (outside[i] as Outside).seq, turn, admitsNext, now })
+  })
+  if (tags.length > 0) return tags.length
+  if (last !== undefined) connection.statement(ADMIT_NEXT).run({ seq: last.seq })
+  else {
+    const { seq } = outside[0] as Outside
+    give.run({ seq, turn: ALARM, admitsNext: outside.length > 1 ? 1 : 0, now })
+  }
+  return 0
+}
+
+function lastInLine({ connection }: Database, of: KeyInLane): InLine | undefined {
+  return connection.statement(LAST_IN_LINE).get({ ...of }) as InLine | undefined
+}
+
+/**
+ * Jobs that had turns, or the alarm of their key, have left the queue. Their turns are read from
+ * those whose finish effects are pending. The other turns of the key follow each other again, as if
+ * those jobs had never been.
+ */
+export function closeGaps(database: Database, of: KeyInLane): void {
+  const { connection } = database
+  const gone = connection.statement(LEFT_WITH_TURN).all({ ...of }) as unknown as TurnOfJob[]
+  for (const { seq } of gone) connection.statement(FORGET_TURN).run({ seq })
+  closeUp(database, of, startOf(gone))
+}
+
+/** Moves the turns of a key forward to this start, and gives turns to the jobs after them. */
+function closeUp(database: Database, of: KeyInLane, start: number): void {
+  const { connection } = database
+  const turns = connection.statement(TURNS_OF_KEY).all({ ...of }) as unknown as TurnOfJob[]
+  let tag = Math.min(start, startOf(turns))
+  for (const { seq, turn, cost } of turns) {
+    tag += turnLength(cost)
+    if (turn !== tag) connection.statement(MOVE_TURN).run({ seq, turn: tag })
+  }
+  giveTurns(database, of)
+}
+
+/** The start of the first of these turns. */
+function startOf(turns: TurnOfJob[]): number {
+  return turns.reduce(
+    (start, { turn, cost }) =>
+      turn > FIRST_TURN ? Math.min(start, turn - turnLength(cost)) : start,
+    Number.POSITIVE_INFINITY,
+  )
+}
+
+interface TurnOfJob {
+  seq: number
+  turn: number
+  cost: number
+}
+
+/**
+ * Before a write that moves a queued job to another place of the order. placeUnplaced comes after
+ * it. A job without a key, or that is blocked, has no place.
+ */
+export function leaveLine(database: Database, seq: number): void {
+  const { connection } = database
+  const row = connection.statement(PLACE_OF).get({ seq }) as PlacedRow | undefined
+  if (row === undefined) return
+  connection.statement(LEAVE_LINE).run({ seq })
+  const { endpoint, priority, key, turn, cost } = row
+  if (turn !== NO_TURN) {
+    closeUp(database, { endpoint, priority, key }, startOf([{ seq, turn, cost }]))
+  }
+}
+
+interface PlacedRow extends KeyInLane {
+  turn: number
+  cost: number
+}
+
+/** Alarms whose time has come: their keys get turns. */
+export function ripen(database: Database, endpoint: string, priority: number, now: number): void {
+  const rows = database.connection.statement(RIPE_ALARMS).all({ endpoint, priority, now })
+  for (const { key } of rows) giveTurns(database, { endpoint, priority, key: key as string })
+}
+
+/**
+ * Places the jobs that this transaction has queued again. If there are none it costs one seek.
+ */
+export function placeUnplaced(database: Database): void {
+  const { connection } = database
+  for (;;) {
+    const rows = connection.statement(NEXT_UNPLACED).all() as unknown as UnplacedRow[]
+    for (const { seq } of rows) connection.statement(MARK_PLACED).run({ seq })
+    const keys = new Map(
+      rows.map((row) => [JSON.stringify([row.endpoint, row.priority, row.key]), row]),
+    )
+    for (const { endpoint, priority, key } of keys.values()) {
+      giveTurns(database, { endpoint, priority, key })
+    }
+    if (rows.length < PLACED_AT_ONCE) return
+  }
+}
+
+interface UnplacedRow extends KeyInLane {
+  seq: number
+}

@@ -103,6 +103,36 @@ export function nextTurns(
   return tags
 }
 
+/** A job with a turn. */
+interface Tagged {
+  turn: number
+  cost: number
+}
+
+/**
+ * The tags of the turns of a key after some of its jobs have left the queue: they follow each other
+ * as if those jobs had never been.
+ *
+ * @param gone the jobs that have left, as they were
+ * @param left the others, by turn, without those that were released
+ */
+export function closedUp(gone: readonly Tagged[], left: readonly Tagged[]): number[] {
+  let tag = Math.min(startOf(gone), startOf(left))
+  return left.map(({ cost }) => {
+    tag += turnLength(cost)
+    return tag
+  })
+}
+
+/** The start of the first of these turns. That of a job that was released is used up. */
+function startOf(turns: readonly Tagged[]): number {
+  return turns.reduce(
+    (start, { turn, cost }) =>
+      turn > FIRST_TURN ? Math.min(start, turn - turnLength(cost)) : start,
+    Number.POSITIVE_INFINITY,
+  )
+}
+
 /** Keys with equal backlogs use up their turns together: so the new ones have a limit. */
 export function turnsToGive(claimedOfKey: number, keyCount: number): number {
   return Math.max(2 * claimedOfKey, Math.floor(TURNS_PER_CLAIM / keyCount))

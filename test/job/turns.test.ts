@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import {
+  closedUp,
   type KeyLine,
   type Lane,
   laneAfter,
@@ -8,7 +9,6 @@ import {
   placeOf,
   type Turn,
   takeInTurn,
-  turnLength,
   turnsToGive,
 } from '../../src/job/turns.ts'
 
@@ -53,7 +53,7 @@ class TestLane {
   }
 
   cancel(job: LaneJob): void {
-    const { key, tag } = job
+    const { key } = job
     const others = this.outside.get(key)?.filter((other) => other !== job) ?? []
     this.outside.set(key, others)
     const at = this.turns.indexOf(job)
@@ -63,9 +63,11 @@ class TestLane {
     }
     if (at < 0) return
     this.turns.splice(at, 1)
-    for (const turn of this.turns) {
-      if (turn.key === key && turn.tag > tag) turn.tag -= turnLength(job.cost)
-    }
+    const left = this.turns.filter((turn) => turn.key === key).sort((a, b) => a.tag - b.tag)
+    const tags = closedUp([withTurn(job)], left.map(withTurn))
+    left.forEach((turn, i) => {
+      turn.tag = tags[i] as number
+    })
     this.#give(key, 64)
   }
 
@@ -158,6 +160,10 @@ class TestLane {
     }
     this.#admitLater(key)
   }
+}
+
+function withTurn({ tag, cost }: LaneJob) {
+  return { turn: tag, cost }
 }
 
 const FLOOD = 2_000

@@ -223,8 +223,10 @@ async function claimRound(
     names.length === 0
       ? { taken: await claimCandidates(call, picked), triedCount: picked.length }
       : await claimAdmitted(call, picked, names.slice(0, MAX_ADMITTED))
-  // Their keys get turns before the next round.
-  for (const { endpoint } of [...call.admitting, ...looks.aside]) picker.reopen(endpoint)
+  // Their keys get turns before the next round. An endpoint at its limit has no room for them.
+  for (const { endpoint } of [...call.admitting, ...looks.aside]) {
+    if (!call.limited.has(endpoint)) picker.reopen(endpoint)
+  }
   picker.count(taken)
   await advance(context, looks, taken, call.admitting.splice(0), deadline)
   return { taken, lostCount: triedCount - taken.length }

@@ -10,6 +10,7 @@ import type { AnyBulkWriteOperation, Document } from 'mongodb'
 import { DEFAULT_COST, type NewJob } from '../../job/job.ts'
 import {
   ALARM,
+  closedUp,
   FIRST_TURN,
   type Lane,
   laneAfter,
@@ -19,7 +20,6 @@ import {
   type Pick as Picked,
   placeOf,
   type Turn,
-  turnLength,
   turnsToGive,
 } from '../../job/turns.ts'
 import { StoreUnavailable } from '../store-errors.ts'
@@ -428,7 +428,7 @@ export async function closeGaps(context: MongoContext, jobs: PlacedJob[]): Promi
       const some = keys.slice(i, i + KEYS_PER_COMMAND)
       await moveUp(
         context,
-        some.map((key) => ({ ...key, start: startOf(gone.get(textOf(key)) ?? []) })),
+        some.map((key) => ({ ...key, gone: gone.get(textOf(key)) ?? [] })),
         deadline,
       )
     }
@@ -460,7 +460,7 @@ function turnOfKey(job: PlacedJob): TurnOfKey[] {
 
 async function moveUp(
   context: MongoContext,
-  keys: (KeyInLane & { start: number })[],
+  keys: (KeyInLane & { gone: TurnOfKey[] })[],
   deadline: Deadline,
 ): Promise<void> {
   const pipelines = keys.map(({ endpoint, priority, key }, i) => [
@@ -473,11 +473,11 @@ async function moveUp(
   type Found = { _id: string; turn: number; line: number } & MaybeCost
   const found = await union<Found>(context, pipelines, deadline)
   const byLine = Map.groupBy(found, ({ line }) => line)
-  const updates = keys.flatMap(({ endpoint, start }, i): JobWrite[] => {
+  const updates = keys.flatMap(({ endpoint, gone }, i): JobWrite[] => {
     const turns = (byLine.get(i) ?? []).map((one) => ({ ...one, cost: costOf(one) }))
-    let tag = Math.min(start, startOf(turns))
-    return turns.flatMap(({ _id, turn, cost }) => {
-      tag += turnLength(cost)
+    const tags = closedUp(gone, turns)
+    return turns.flatMap(({ _id, turn }, at) => {
+      const tag = tags[at] as number
       if (tag === turn) return []
       const filter = { _id, endpoint, state: 'queued' as const, turn }
       return [{ updateOne: { filter, update: { $set: { turn: tag } }, ...BY_ID } }]
@@ -485,15 +485,6 @@ async function moveUp(
   })
   if (updates.length === 0) return
   await run(deadline, (limit) => context.jobs.bulkWrite(updates, { ordered: false, ...limit }))
-}
-
-/** The start of the first of these turns. That of a job that was released is used up. */
-function startOf(turns: { turn: number; cost: number }[]): number {
-  return turns.reduce(
-    (start, { turn, cost }) =>
-      turn > FIRST_TURN ? Math.min(start, turn - turnLength(cost)) : start,
-    Number.POSITIVE_INFINITY,
-  )
 }
 
 /** The round of this process over all keys with jobs outside. */

@@ -162,7 +162,7 @@ end;
 // is not in that index. Every claim and settlement sets `state`, so only jobs_leased and
 // jobs_running name it. The other conditions name an index mark: a column that is null except while
 // the job belongs in the index. Only the writes that move a job into the index or out of it set
-// the mark. So the claim of a plain job opens 4 of the 17 indexes, and its settlement opens 3.
+// the mark. So the claim of a plain job opens 4 indexes, and its settlement 3 and that of ids.
 // Searches use the marks. Guards prove the state itself, and awaiting_until, which is the phase.
 const JOB_INDEXES = `
 -- claim, countJobs, statsOf: one endpoint, a priority at a time, by turn, then in order of run_at.

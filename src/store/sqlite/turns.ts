@@ -5,13 +5,13 @@
 
 import {
   ALARM,
+  closedUp,
   FIRST_TURN,
   type Lane,
   NEW_LANE,
   NO_TURN,
   nextTurns,
   placeOf,
-  turnLength,
   type Waiting,
 } from '../../job/turns.ts'
 import { type Database, inOrder } from './connection.ts'
@@ -200,28 +200,19 @@ export function closeGaps(database: Database, of: KeyInLane): void {
   const { connection } = database
   const gone = connection.statement(LEFT_WITH_TURN).all({ ...of }) as unknown as TurnOfJob[]
   for (const { seq } of gone) connection.statement(FORGET_TURN).run({ seq })
-  closeUp(database, of, startOf(gone))
+  closeUp(database, of, gone)
 }
 
-/** Moves the turns of a key forward to this start, and gives turns to the jobs after them. */
-function closeUp(database: Database, of: KeyInLane, start: number): void {
+/** Moves the turns of a key forward, and gives turns to the jobs after them. */
+function closeUp(database: Database, of: KeyInLane, gone: TurnOfJob[]): void {
   const { connection } = database
   const turns = connection.statement(TURNS_OF_KEY).all({ ...of }) as unknown as TurnOfJob[]
-  let tag = Math.min(start, startOf(turns))
-  for (const { seq, turn, cost } of turns) {
-    tag += turnLength(cost)
+  const tags = closedUp(gone, turns)
+  turns.forEach(({ seq, turn }, i) => {
+    const tag = tags[i] as number
     if (turn !== tag) connection.statement(MOVE_TURN).run({ seq, turn: tag })
-  }
+  })
   giveTurns(database, of)
-}
-
-/** The start of the first of these turns. */
-function startOf(turns: TurnOfJob[]): number {
-  return turns.reduce(
-    (start, { turn, cost }) =>
-      turn > FIRST_TURN ? Math.min(start, turn - turnLength(cost)) : start,
-    Number.POSITIVE_INFINITY,
-  )
 }
 
 interface TurnOfJob {
@@ -241,7 +232,7 @@ export function leaveLine(database: Database, seq: number): void {
   connection.statement(LEAVE_LINE).run({ seq })
   const { endpoint, priority, key, turn, cost } = row
   if (turn !== NO_TURN) {
-    closeUp(database, { endpoint, priority, key }, startOf([{ seq, turn, cost }]))
+    closeUp(database, { endpoint, priority, key }, [{ seq, turn, cost }])
   }
 }
 

@@ -35,7 +35,11 @@ export function fullAfterTaking(
 export function freeAt(limit: RateLimit, fullAt: number | null, now: number): number | null {
   if (wholeTokens(limit, fullAt, now) > 0) return null
   const spareMs = ((limit.count - 1) * limit.perMs) / limit.count
-  return Math.ceil(now + missing(limit, fullAt, now) - spareMs - ROUNDING_MS)
+  const full = now + missing(limit, fullAt, now)
+  // The instant and the tokens at it are rounded apart: the tokens decide, in at most two steps.
+  let at = Math.floor(full - spareMs - ROUNDING_MS)
+  while (wholeTokens(limit, full, at) === 0) at += 1
+  return at
 }
 
 /**

@@ -58,6 +58,8 @@ describe('the bucket of a rate limit', () => {
         if (before > START) expect(wholeTokens(limit, empty, before)).toBe(0)
         expect(freeAt(limit, null, START)).toBeNull()
       }),
+      // One millisecond after the instant that the refill gives without its rounding.
+      { examples: [[{ count: 993, perMs: 9_137_587 }]] },
     )
   })
 

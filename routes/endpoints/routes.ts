@@ -13,9 +13,12 @@ import {
   endpointChange,
   endpointListResponse,
   endpointResponse,
+  fairnessKeyListResponse,
+  fairnessKeyView,
   listedEndpointView,
   settingsFrom,
 } from '../../src/wire/endpoints.ts'
+import { fairnessKey } from '../../src/wire/fields.ts'
 import {
   ifMatch,
   ifMatchHeaders,
@@ -43,6 +46,8 @@ const deleteEndpointQuery = z.strictObject({
 })
 
 const endpointsQuery = z.strictObject(pageFields)
+/** A fairness key has up to 256 characters, of which each can take three bytes. */
+const keysQuery = z.strictObject({ ...pageFields, cursor: z.string().max(1_024).optional() })
 
 const deletingResponse = jsonResponse(
   'its jobs become dead, then it is deleted',
@@ -65,6 +70,7 @@ export function registerEndpointRoutes(app: FastifyInstance, parts: EndpointRout
   registerPatch(app, parts)
   registerList(app, parts)
   registerGet(app, parts)
+  registerKeys(app, parts)
   registerDelete(app, parts)
 }
 
@@ -183,6 +189,40 @@ function registerGet(app: FastifyInstance, { store }: EndpointRoutes): void {
       const [endpoint] = await store.endpointsNamed([name])
       if (endpoint === undefined) throw endpointNotFound(name)
       return sendEndpoint(store, reply, endpoint)
+    },
+  )
+}
+
+function registerKeys(app: FastifyInstance, { store }: EndpointRoutes): void {
+  // As in the list of endpoints.
+  const size = createBatchSize(MAX_PAGE)
+  app.get<ByName & { Querystring: { limit: number; cursor?: string } }>(
+    '/endpoints/:name/keys',
+    {
+      schema: {
+        summary: 'List the fairness keys that have queued or running jobs, by key',
+        params: nameParams,
+        querystring: keysQuery,
+        response: { 200: fairnessKeyListResponse },
+        errors: ['endpoint_not_found'],
+      },
+    },
+    async (request) => {
+      const { name } = request.params
+      const { limit, cursor } = request.query
+      const isKey = (key: string) => fairnessKey.safeParse(key).success
+      const after = cursor === undefined ? null : readCursor(cursor, isKey)
+      if ((await store.endpointsNamed([name])).length === 0) throw endpointNotFound(name)
+      const most = Math.min(limit, size.limit)
+      const page = await size.run(
+        most,
+        () => store.fairnessKeysOf(name, after, most),
+        ({ items }) => items.length,
+      )
+      return {
+        items: page.items.map(fairnessKeyView),
+        nextCursor: page.next === null ? null : writeCursor(page.next),
+      }
     },
   )
 }

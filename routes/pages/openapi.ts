@@ -9,6 +9,7 @@ import { PROBLEM_TYPE } from '../../src/http/problem.ts'
 import {
   endpointListResponse,
   endpointResponse,
+  fairnessKeyListResponse,
   listedEndpointResponse,
 } from '../../src/wire/endpoints.ts'
 import {
@@ -309,6 +310,7 @@ export const RESPONSES = {
   endpointResponse,
   endpointListResponse,
   explainResponse,
+  fairnessKeyListResponse,
   listedEndpointResponse,
   heartbeatResponse,
   jobResponse,

@@ -199,6 +199,7 @@ async function useFairnessKeys(store: Store, endpoint: string): Promise<void> {
   await store.edit(ids.at(-1) ?? '', { priority: 9 }, null)
   await enqueue(store, endpoint, 3, { fairnessKey: 'a', expiresAt: store.clock.now() })
   await store.statsOf([endpoint])
+  await store.fairnessKeysOf(endpoint, null, 10)
   await sweepAll(store)
 }
 

@@ -33,6 +33,7 @@ import type { MinuteStats, MinuteStatsRange, MinuteStatsReport } from './minute-
 import type { Outbox, OutboxName } from './outbox.ts'
 import type { IfVersion, OtherVersion } from './precondition.ts'
 import type { SetBackLooks } from './set-back-watch.ts'
+import type { EndpointStats, FairnessKeyStats } from './stats.ts'
 import type { StoredUpkeepLease, UpkeepLease } from './upkeep-lease.ts'
 
 export interface Store {
@@ -192,6 +193,15 @@ export interface Store {
    * names has none.
    */
   statsOf(names: string[]): Promise<EndpointStats[]>
+  /**
+   * The fairness keys of an endpoint that have queued or running jobs, in the order of their bytes.
+   * A page can be short or empty although there are more.
+   */
+  fairnessKeysOf(
+    endpoint: string,
+    after: string | null,
+    limit: number,
+  ): Promise<Page<FairnessKeyStats>>
 
   /** The names of those that still have dead jobs, sorted; at most MAX_DELETED_NAMES. */
   deletedEndpoints(): Promise<string[]>
@@ -578,18 +588,6 @@ export interface WorkerReport {
 
 export interface WorkerRecord extends WorkerReport {
   seenAt: number
-}
-
-export interface EndpointStats {
-  /** Including due jobs. */
-  queued: number
-  due: number
-  running: number
-  dead: number
-  /** The instant since which the oldest due job is due; null: none is due. */
-  oldestDueAt: number | null
-  /** At least one count is MAX_COUNT and its true value is larger. */
-  more: boolean
 }
 
 export interface ApiMode {

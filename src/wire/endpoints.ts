@@ -19,6 +19,7 @@ import { httpUrlProblem } from '../endpoint/http-url.ts'
 import { formatDuration } from '../job/duration.ts'
 import { DEFAULT_RETRY, effectivePolicy } from '../job/retry-policy.ts'
 import { isPlainText } from '../plain-text.ts'
+import type { FairnessKeyStats } from '../store/stats.ts'
 import type { EndpointCounts } from '../store/store.ts'
 import { decrypted } from '../store/store-errors.ts'
 import {
@@ -286,6 +287,23 @@ export const endpointListResponse = z.object({
   items: z.array(listedEndpointResponse),
   nextCursor: z.string().nullable(),
 })
+
+export const fairnessKeyListResponse = z.object({
+  items: z.array(
+    z.object({
+      key: z.string().meta({ description: 'the fairness key' }),
+      queued: z.int(),
+      due: z.int(),
+      running: z.int(),
+      more: z.literal(true).optional().meta({ description: 'a count of 10000 means more' }),
+    }),
+  ),
+  nextCursor: z.string().nullable(),
+})
+
+export function fairnessKeyView({ more, ...counts }: FairnessKeyStats) {
+  return more ? { ...counts, more } : counts
+}
 
 /**
  * @param now by the store's clock

@@ -1,7 +1,7 @@
 // The table of endpoint routes.
 import { Webhook } from 'standardwebhooks'
 import { describe, expect, it } from 'vitest'
-import { at, CONCURRENT, heldReplies, soon, useApi } from '../support/api-fixture.ts'
+import { at, type Body, CONCURRENT, heldReplies, soon, useApi } from '../support/api-fixture.ts'
 import { ENGINES } from '../support/engines.ts'
 
 describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
@@ -176,6 +176,40 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     const { status, headers, body } = await request('GET', `/endpoints/${endpoint.name}`)
     expect({ status, name: body.name }).toEqual({ status: 200, name: endpoint.name })
     expect(headers.get('etag')).toBe(`"${body.version}"`)
+  })
+
+  it('GET /endpoints/:name/keys: the fairness keys with queued or running jobs, in pages', async () => {
+    const endpoint = await fixture.pulledEndpoint()
+    const path = `/endpoints/${endpoint.name}/keys`
+    expect(await fixture.get(path)).toEqual({ items: [], nextCursor: null })
+    const wide = '\uFF5E'.repeat(256)
+    for (const fairnessKey of ['tenant-7', wide, 'tenant-7', 'a/b']) {
+      await endpoint.enqueue({ fairnessKey })
+    }
+    await endpoint.enqueue({ fairnessKey: 'a/b', delay: '1h' })
+    let claimedCount = 0
+    await soon(async () => {
+      const { body } = await request('POST', `/endpoints/${endpoint.name}/claim`, { limit: 4 })
+      claimedCount += body.jobs.length
+      expect(claimedCount).toBe(4)
+    })
+    const { items } = await fixture.get(path)
+    expect(items.map(({ key }: Body) => key)).toEqual(['a/b', 'tenant-7', wide])
+    expect(items[0]).toEqual({ key: 'a/b', queued: 1, due: 0, running: 1 })
+    const first = await fixture.get(`${path}?limit=1`)
+    expect(first).toEqual({ items: [items[0]], nextCursor: expect.any(String) })
+    const next = await fixture.get(`${path}?limit=2&cursor=${first.nextCursor}`)
+    expect(next).toEqual({ items: items.slice(1), nextCursor: null })
+    const cursor = Buffer.from(wide).toString('base64url')
+    expect(await fixture.get(`${path}?cursor=${cursor}`)).toEqual({ items: [], nextCursor: null })
+
+    const refused = await request(
+      'GET',
+      `${path}?cursor=${Buffer.from('..').toString('base64url')}`,
+    )
+    expect(refused).toMatchObject({ status: 400, body: { errors: [{ path: 'query/cursor' }] } })
+    const unknown = await request('GET', '/endpoints/unknown/keys')
+    expect(unknown).toMatchObject({ status: 404, body: { code: 'endpoint_not_found' } })
   })
 
   it('DELETE /endpoints/:name: 204 when idle, 409 in use, and by force its jobs are buried and it is gone', async () => {

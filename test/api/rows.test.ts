@@ -40,6 +40,7 @@ const TABLES = {
       'PATCH /endpoints/:name',
       'GET /endpoints',
       'GET /endpoints/:name',
+      'GET /endpoints/:name/keys',
       'DELETE /endpoints/:name',
       'POST /endpoints/:name/pause',
       'POST /endpoints/:name/resume',

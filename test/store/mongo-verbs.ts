@@ -204,6 +204,7 @@ async function useFairnessKeys(store: Store, endpoint: string, ids: string[]): P
   await enqueueMany(store, endpoint, 1, { fairnessKey: 'a', expiresAt: store.clock.now() })
   await store.sweep({ limit: 10, reclaim: true })
   await store.statsOf([endpoint])
+  await store.fairnessKeysOf(endpoint, null, 10)
 }
 
 /**

@@ -17,13 +17,14 @@ import * as jobRow from '../../src/store/sqlite/job-row.ts'
 import * as jobs from '../../src/store/sqlite/jobs.ts'
 import * as leases from '../../src/store/sqlite/leases.ts'
 import * as settle from '../../src/store/sqlite/settle.ts'
+import * as stats from '../../src/store/sqlite/stats.ts'
 import { openSqliteStore } from '../../src/store/sqlite/store.ts'
 import * as sweep from '../../src/store/sqlite/sweep.ts'
 import * as turns from '../../src/store/sqlite/turns.ts'
 
 const MODULES = [
   ...[admission, blockedJobs, claim, commands, deletedEndpoints, endpoints, enqueue],
-  ...[enqueueConflicts, finishEffects, jobRow, jobs, leases, settle, sweep, turns],
+  ...[enqueueConflicts, finishEffects, jobRow, jobs, leases, settle, stats, sweep, turns],
 ]
 
 /** Statements that are constant texts. Those that a function makes are listed below. */
@@ -108,6 +109,31 @@ const EXPECTED_INDEX: [string, string, string][] = [
   ['dedupe key', enqueueConflicts.DEDUPE_HOLDER, 'jobs_dedupe (endpoint=? AND dedupe_key=?)'],
   ['origin', enqueueConflicts.JOB_BY.origin, 'jobs_origin (endpoint=? AND origin_key=?)'],
   ['running of a limited one', admission.RUNNING_UP_TO, 'COVERING INDEX jobs_running (endpoint=?)'],
+  ...['turns', 'outside', 'of_key'].map((index): [string, string, string] => [
+    `next fairness key in ${index}`,
+    stats.NEXT_FAIRNESS_KEY,
+    `COVERING INDEX jobs_${index} (endpoint=? AND fairness_key>?)`,
+  ]),
+  [
+    'jobs of a key in line',
+    stats.COUNT_IN_LINE_OF_KEY,
+    'jobs_turns (endpoint=? AND fairness_key=?)',
+  ],
+  [
+    'outside of a key',
+    stats.COUNT_OUTSIDE_OF_KEY,
+    'COVERING INDEX jobs_outside (endpoint=? AND fairness_key=?)',
+  ],
+  [
+    'due outside of a key',
+    stats.COUNT_OUTSIDE_DUE_OF_KEY,
+    'COVERING INDEX jobs_outside (endpoint=? AND fairness_key=? AND priority=? AND due_at<?)',
+  ],
+  [
+    'running of a key',
+    stats.COUNT_OF_KEY,
+    'COVERING INDEX jobs_of_key (endpoint=? AND fairness_key=? AND blocked=?',
+  ],
   ['overdue', sweep.OVERDUE, 'jobs_awaiting (awaiting_until<?)'],
 ]
 

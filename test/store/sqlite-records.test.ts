@@ -123,4 +123,14 @@ describe('records of the SQLite store', () => {
       { ...exact, oldestDueAt: now - 7_000, more: true },
     ])
   })
+
+  test('the counts of a fairness key stop at their limit', async () => {
+    const name = await addEndpoint(store)
+    const keyed = { fairnessKey: 'a' }
+    for (let i = 0; i < MAX_COUNT; i += 1_000) await enqueueMany(store, name, 1_000, keyed)
+    const exact = { key: 'a', queued: MAX_COUNT, due: MAX_COUNT, running: 0 }
+    expect((await store.fairnessKeysOf(name, null, 1)).items).toEqual([{ ...exact, more: false }])
+    await enqueueMany(store, name, 1, keyed)
+    expect((await store.fairnessKeysOf(name, null, 1)).items).toEqual([{ ...exact, more: true }])
+  })
 })

@@ -7,7 +7,7 @@ const MARKS = {
   claimable: "iif(new.state = 'queued' and new.blocked = 0, 1, null)",
   expiring_at: "iif(new.state = 'queued', new.expires_at, null)",
   holds_keys: `iif(new.state in ('queued', 'running')
-    and (new.dedupe_key is not null or new.ordering_key is not null), 1, null)`,
+    and coalesce(new.dedupe_key, new.ordering_key, new.fairness_key) is not null, 1, null)`,
   unsuccessful: "iif(new.state in ('dead', 'cancelled'), new.state, null)",
   // Only a job that awaits completion has a lease of the wall clock alone.
   awaiting_until: "iif(new.state = 'running' and new.lease_boot is null, new.lease_wall, null)",

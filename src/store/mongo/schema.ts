@@ -68,6 +68,11 @@ interface SchemaRecord {
 const UNSUCCESSFUL = { state: { $gte: 'cancelled', $lte: 'dead' } } as const
 const WAITING = { partialFilterExpression: { state: 'waiting' } } as const
 const BLOCKED = { partialFilterExpression: { state: 'blocked' } } as const
+const ofKey = (state: 'running' | 'blocked') =>
+  ({
+    key: { endpoint: 1, state: 1, fairnessKey: 1 },
+    options: { partialFilterExpression: { state, fairnessKey: { $exists: true } } },
+  }) as const
 
 /**
  * The keys are names. A changed definition needs a new name, and the old one goes to RETIRED: the
@@ -113,9 +118,7 @@ export const JOB_INDEXES = {
   /** sweep: jobs that are outside and expired. */
   outside_expiry: {
     key: { expiresAt: 1, state: 1 },
-    options: {
-      partialFilterExpression: { state: 'waiting', expiresAt: { $gt: new Date(0) } },
-    },
+    options: { partialFilterExpression: { state: 'waiting', expiresAt: { $gt: new Date(0) } } },
   },
   /** due(since): jobs that became due lately, and the job that is due next. */
   due: {
@@ -135,9 +138,7 @@ export const JOB_INDEXES = {
   /** sweep: queued jobs that expired. */
   expiry: {
     key: { state: 1, expiresAt: 1 },
-    options: {
-      partialFilterExpression: { state: 'queued', expiresAt: { $gt: new Date(0) } },
-    },
+    options: { partialFilterExpression: { state: 'queued', expiresAt: { $gt: new Date(0) } } },
   },
   /**
    * enqueue: one job for each idempotency key of an endpoint, whether it made the job or a later
@@ -203,6 +204,10 @@ export const JOB_INDEXES = {
     key: { endpoint: 1, state: 1, _id: -1 },
     options: { partialFilterExpression: { state: 'running' } },
   },
+  /** fairnessKeysOf: the running jobs of a fairness key. */
+  running_of_key: ofKey('running'),
+  /** fairnessKeysOf: its blocked jobs. */
+  blocked_of_key: ofKey('blocked'),
   /** lists of dead or cancelled jobs over all endpoints. */
   unsuccessful: { key: { state: 1, _id: -1 }, options: { partialFilterExpression: UNSUCCESSFUL } },
   /** lists and counts of dead or cancelled jobs of an endpoint. */
@@ -226,10 +231,7 @@ export type JobIndex = keyof typeof JOB_INDEXES
 
 const ENDPOINT_INDEXES = {
   /** sweep: endpoints being deleted. */
-  deleting: {
-    key: { deleting: 1 },
-    options: { partialFilterExpression: { deleting: true } },
-  },
+  deleting: { key: { deleting: 1 }, options: { partialFilterExpression: { deleting: true } } },
 } as const satisfies Record<string, IndexDefinition>
 
 const INDEXES: Partial<Record<CollectionKind, Record<string, IndexDefinition>>> = {

@@ -1,12 +1,21 @@
-// Stats of endpoints: how many jobs are queued, due, running and dead. Each count reads no more
-// index entries than it can report. Only the age of the oldest due job needs documents.
+// Stats of endpoints: how many jobs are queued, due, running and dead; and of their fairness keys.
+// Each count reads no more index entries than it can report. Only the age of the oldest due job needs
+// documents.
 import type { Document } from 'mongodb'
 import { ALARM, NO_TURN } from '../../job/turns.ts'
-import { type EndpointStats, MAX_COUNT, MAX_DELETED_NAMES, MAX_STATS_NAMES } from '../store.ts'
+import type { EndpointStats, FairnessKeyStats } from '../stats.ts'
+import {
+  MAX_COUNT,
+  MAX_DELETED_NAMES,
+  MAX_ENTRIES_PER_PAGE,
+  MAX_STATS_NAMES,
+  type Page,
+} from '../store.ts'
 import { endpointsWith } from './claim.ts'
 import { type MongoContext, nowOf, run, startDeadline } from './connection.ts'
 import { notStored } from './deleted-endpoints.ts'
 import { QUEUED_STATES } from './job-document.ts'
+import type { JobIndex } from './schema.ts'
 
 /** Limit of names in one command, with six pipelines each. */
 const NAMES_PER_COMMAND = 10
@@ -16,6 +25,12 @@ const NAMES_PER_COMMAND = 10
  * lately, the reported age is too small.
  */
 export const OLDEST_LOOKED_AT = 100
+/** Limit of keys in one command, with at most 13 pipelines each. */
+const KEYS_PER_COMMAND = 10
+/** Index entries of each state that one step of a page of keys reads. */
+const ENTRIES_PER_STEP = 1_000
+/** A key with more entries takes a step of its own. A page with too many such keys is short. */
+const MAX_STEPS = MAX_ENTRIES_PER_PAGE / ENTRIES_PER_STEP
 /** Named one by one, so that the claim index returns the due jobs of each in order of runAt. */
 const PRIORITIES = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
 
@@ -127,4 +142,165 @@ function statsOfOne(found: Found[]): EndpointStats {
 
 function earliest(instants: Date[]): number | null {
   return instants.length === 0 ? null : Math.min(...instants.map((instant) => instant.getTime()))
+}
+
+/**
+ * Where a key with queued or running jobs is found. The jobs that are outside are not searched: a
+ * key that has some has a turn, an alarm, or a running job that admits them.
+ */
+const KEY_SOURCES = [
+  { hint: 'turns', indexed: { state: 'queued', priority: { $in: PRIORITIES } } },
+  { hint: 'running_of_key', indexed: { state: 'running' } },
+  { hint: 'blocked_of_key', indexed: { state: 'blocked' } },
+] as const satisfies { hint: JobIndex; indexed: Document }[]
+
+export async function fairnessKeysOf(
+  context: MongoContext,
+  endpoint: string,
+  after: string | null,
+  limit: number,
+): Promise<Page<FairnessKeyStats>> {
+  const keys: string[] = []
+  let lookedTo: string | null = after ?? ''
+  for (let step = 0; lookedTo !== null && keys.length <= limit && step < MAX_STEPS; step++) {
+    const found: Step = await nextKeys(context, endpoint, lookedTo)
+    keys.push(...found.keys)
+    lookedTo = found.lookedTo
+  }
+  const page = keys.slice(0, limit)
+  const lanes = await lanesOutside(context, endpoint)
+  const items: FairnessKeyStats[] = []
+  for (let i = 0; i < page.length; i += KEYS_PER_COMMAND) {
+    const some = page.slice(i, i + KEYS_PER_COMMAND)
+    items.push(...(await readKeys(context, lanes, some)))
+  }
+  return { items, next: keys.length > limit ? (page.at(-1) ?? null) : lookedTo }
+}
+
+interface Step {
+  /** In order. */
+  keys: string[]
+  /** The last key that was looked at; null: all were. */
+  lookedTo: string | null
+}
+
+/** The next keys. Each seek goes past all jobs of the keys before. */
+async function nextKeys(context: MongoContext, endpoint: string, after: string): Promise<Step> {
+  const deadline = startDeadline()
+  const found = await Promise.all(
+    KEY_SOURCES.map(({ hint, indexed }) => {
+      const stages = [
+        { $match: { endpoint, ...indexed, fairnessKey: { $gt: after } } },
+        { $sort: { fairnessKey: 1 } },
+        { $limit: ENTRIES_PER_STEP },
+        { $group: { _id: '$fairnessKey', count: { $sum: 1 } } },
+      ]
+      return run(deadline, (limit) =>
+        context.jobs
+          .aggregate<{ _id: string; count: number }>(stages, {
+            ...{ hint, batchSize: ENTRIES_PER_STEP + 1 },
+            ...limit,
+          })
+          .toArray(),
+      )
+    }),
+  )
+  // A source that returned as many entries as it may has more after its last key.
+  const ends = found
+    .filter((some) => some.reduce((sum, { count }) => sum + count, 0) === ENTRIES_PER_STEP)
+    .map((some) => inOrder(some.map(({ _id }) => _id)).at(-1) as string)
+  const lookedTo = inOrder(ends)[0] ?? null
+  const keys = inOrder([...new Set(found.flat().map(({ _id }) => _id))])
+  return { keys: lookedTo === null ? keys : keys.slice(0, keys.indexOf(lookedTo) + 1), lookedTo }
+}
+
+/** As MongoDB compares them: by their bytes in UTF-8. */
+function inOrder(keys: string[]): string[] {
+  return keys.sort((a, b) => Buffer.compare(Buffer.from(a), Buffer.from(b)))
+}
+
+interface Lanes {
+  endpoint: string
+  /** The priorities that have jobs outside. */
+  priorities: number[]
+}
+
+/** Usually there are none or few. Each needs a pipeline, so that no other index is used. */
+async function lanesOutside(context: MongoContext, endpoint: string): Promise<Lanes> {
+  const stages = [{ $match: { endpoint, state: 'waiting' } }, { $group: { _id: '$priority' } }]
+  const found = await run(startDeadline(), (limit) =>
+    context.jobs
+      .aggregate<{ _id: number }>(stages, {
+        ...{ hint: 'outside' satisfies JobIndex, batchSize: PRIORITIES.length + 1 },
+        ...limit,
+      })
+      .toArray(),
+  )
+  return { endpoint, priorities: found.map(({ _id }) => _id) }
+}
+
+async function readKeys(
+  context: MongoContext,
+  lanes: Lanes,
+  keys: string[],
+): Promise<FairnessKeyStats[]> {
+  const now = nowOf(context)
+  const [first = [], ...others] = keys.flatMap((key) => pipelinesOfKey(lanes, key, now))
+  const unions = others.map((pipeline) => ({ $unionWith: { coll: context.names.jobs, pipeline } }))
+  const found = await run(startDeadline(), (limit) =>
+    context.jobs
+      .aggregate<FoundOfKey>([...first, ...unions], { batchSize: others.length + 2, ...limit })
+      .toArray(),
+  )
+  return keys.map((key) => statsOfKey(key, found))
+}
+
+interface FoundOfKey {
+  key: string
+  figure: 'queued' | 'running'
+  count: number
+  due: number
+}
+
+/** The sorts have the due jobs first. */
+function pipelinesOfKey({ endpoint, priorities }: Lanes, key: string, now: Date): Document[][] {
+  const ofKey = { endpoint, fairnessKey: key }
+  const isRipe = { $lte: ['$runAt', now] }
+  const isDue = { $or: [{ $gt: ['$turn', NO_TURN] }, isRipe] }
+  const count = (figure: FoundOfKey['figure'], due: Document | number) => [
+    { $limit: MAX_COUNT + 1 },
+    { $group: { _id: figure, count: { $sum: 1 }, due: { $sum: due } } },
+    { $project: { _id: 0, figure: '$_id', key: { $literal: key }, count: 1, due: 1 } },
+  ]
+  return [
+    [
+      { $match: { ...ofKey, state: 'queued', priority: { $in: PRIORITIES } } },
+      { $sort: { turn: -1, runAt: 1, _id: 1 } },
+      ...count('queued', { $cond: [isDue, 1, 0] }),
+    ],
+    ...priorities.map((priority) => [
+      { $match: { ...ofKey, state: 'waiting', priority } },
+      { $sort: { runAt: 1, _id: 1 } },
+      ...count('queued', { $cond: [isRipe, 1, 0] }),
+    ]),
+    [{ $match: { ...ofKey, state: 'blocked' } }, ...count('queued', { $literal: 0 })],
+    [{ $match: { ...ofKey, state: 'running' } }, ...count('running', { $literal: 0 })],
+  ]
+}
+
+function statsOfKey(key: string, found: FoundOfKey[]): FairnessKeyStats {
+  const own = found.filter((one) => one.key === key)
+  const sum = (figure: FoundOfKey['figure'], field: 'count' | 'due') =>
+    own.reduce((total, one) => total + (one.figure === figure ? one[field] : 0), 0)
+  const figures = {
+    ...{ queued: sum('queued', 'count'), due: sum('queued', 'due') },
+    running: sum('running', 'count'),
+  }
+  return {
+    key,
+    queued: Math.min(figures.queued, MAX_COUNT),
+    due: Math.min(figures.due, MAX_COUNT),
+    running: Math.min(figures.running, MAX_COUNT),
+    more: Object.values(figures).some((figure) => figure > MAX_COUNT),
+  }
 }

@@ -69,7 +69,7 @@ import {
 } from './schedules.ts'
 import { migrateDatabase, openDatabase, refusedWhileLost, watchDatabaseInPlace } from './schema.ts'
 import { settle } from './settle.ts'
-import { deletedEndpoints, statsOf } from './stats.ts'
+import { deletedEndpoints, fairnessKeysOf, statsOf } from './stats.ts'
 import { endOverdue, overdue, startSweepMemory, sweep } from './sweep.ts'
 
 /**
@@ -335,6 +335,7 @@ function recordVerbs(context: MongoContext) {
     addMinuteStats: (stats, report) => addMinuteStats(context, stats, report),
     minuteStatsSince: (instant, endpoint) => minuteStatsSince(context, instant, endpoint),
     statsOf: (names) => statsOf(context, names),
+    fairnessKeysOf: (...query) => fairnessKeysOf(context, ...query),
     deletedEndpoints: () => deletedEndpoints(context),
     upkeepLease: () => upkeepLease(context),
     takeUpkeep: (lease) => takeUpkeep(context, lease),

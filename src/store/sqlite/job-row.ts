@@ -216,7 +216,7 @@ function otherValues(database: Database, job: NewJob, acceptance: Acceptance): O
     isDoomed ? 1 : 0,
     place.turn,
     place.admitsNext,
-    job.dedupe === null && job.orderingKey === null ? null : 1,
+    job.dedupe === null && job.orderingKey === null && job.fairnessKey === null ? null : 1,
     job.dedupe?.key ?? null,
     job.orderingKey,
     job.fairnessKey,
@@ -246,7 +246,8 @@ export const QUEUE_AGAIN = `state = 'queued', expiring_at = expires_at,
   recheck = fairness_key is not null`
 
 /** The value of holds_keys for a job that is not final. */
-export const HOLDS_KEYS = 'iif(dedupe_key is not null or ordering_key is not null, 1, null)'
+export const HOLDS_KEYS =
+  'iif(coalesce(dedupe_key, ordering_key, fairness_key) is not null, 1, null)'
 
 const FINISH = 'finished_at = $finishedAt, finishes = finishes + 1'
 
@@ -270,8 +271,8 @@ export function finishQueuedAs(state: 'dead' | 'cancelled', effectsPending?: str
 }
 
 /** A running job without index marks, whose success has no finish effects. */
-export const IS_PLAIN = `dedupe_key is null and ordering_key is null and has_dependents = 0
-  and notice_states is null and awaiting_until is null`
+export const IS_PLAIN = `holds_keys is null and has_dependents = 0 and notice_states is null
+  and awaiting_until is null`
 
 /** What finishAs('succeeded') and DROP_LEASE change in a plain job. */
 export const SUCCEED_PLAIN = `state = 'succeeded', ${FINISH}, ${DROP_PLAIN_LEASE}`

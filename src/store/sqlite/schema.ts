@@ -63,7 +63,7 @@ create table jobs (
   has_dependents integer not null default 0,
   -- 1: running, and a newer job has its dedupe key.
   superseded integer not null default 0,
-  -- An index mark: 1 while the job is not final, and has a dedupe key or an ordering key.
+  -- An index mark: 1 while the job is not final, and has a dedupe, ordering or fairness key.
   holds_keys integer,
   -- An index mark: the state, once it is dead or cancelled.
   unsuccessful text,
@@ -182,6 +182,11 @@ create index jobs_outside on jobs (endpoint, fairness_key, priority, due_at) whe
 create index jobs_left_turn on jobs (endpoint, fairness_key, priority)
   where effects_pending = 1 and turn <> 0;
 create index jobs_outside_due on jobs (endpoint, due_at) where blocked = 2;
+-- fairnessKeysOf: the jobs of a key that are in neither jobs_turns nor jobs_outside, because they
+-- run or are blocked. A claim of a plain job sets none of these columns. The last two are here so
+-- that SQLite counts without reading rows.
+create index jobs_of_key on jobs (endpoint, fairness_key, blocked, turn, holds_keys)
+  where fairness_key is not null and holds_keys = 1 and turn = 0 and blocked < 2;
 -- sweep: blocked jobs that are known to have failed
 create index jobs_recheck on jobs (recheck) where recheck = 1;
 -- sweep: expired leases

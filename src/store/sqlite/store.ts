@@ -56,7 +56,7 @@ import {
 } from './schedules.ts'
 import { correctInstants } from './set-back.ts'
 import { settle } from './settle.ts'
-import { deletedEndpoints, statsOf } from './stats.ts'
+import { deletedEndpoints, fairnessKeysOf, statsOf } from './stats.ts'
 import { endOverdue, overdue, sweep } from './sweep.ts'
 
 /** Opens the file at `path`, and creates it if it is missing. Throws StoreUnusable. */
@@ -173,6 +173,7 @@ function recordVerbs(database: Database) {
     addMinuteStats: (stats) => addMinuteStats(database, stats),
     minuteStatsSince: (instant, endpoint) => minuteStatsSince(database, instant, endpoint),
     statsOf: (names) => statsOf(database, names),
+    fairnessKeysOf: (...query) => fairnessKeysOf(database, ...query),
     deletedEndpoints: () => deletedEndpoints(database),
     upkeepLease: () => upkeepLease(database),
     takeUpkeep: (lease) => takeUpkeep(database, lease),

@@ -1,0 +1,147 @@
+// The fairness keys of an endpoint, with counts of their jobs, and the place of a job among them.
+import { describe, expect, test } from 'vitest'
+import type { NewJob } from '../../src/job/job.ts'
+import type { FairnessKeyStats } from '../../src/store/stats.ts'
+import { ENGINES } from '../support/engines.ts'
+import { useStore } from '../support/stores.ts'
+import {
+  addEndpoint,
+  burial,
+  claimFrom,
+  claimOne,
+  enqueueMany,
+  enqueueOne,
+  freshName,
+  laterAgain,
+  leaseOf,
+  passed,
+  success,
+} from './fixtures.ts'
+
+const HOUR_MS = 3_600_000
+/** More jobs than get a turn at once. */
+const FLOOD = 200
+
+describe.each(ENGINES)('fairness keys on %s', (engine) => {
+  const place = useStore(engine)
+
+  const add = (endpoint: string, key: string, count: number, fields: Partial<NewJob> = {}) =>
+    enqueueMany(place.store, endpoint, count, { fairnessKey: key, ...fields })
+
+  const listed = async (endpoint: string, limit = 100) => {
+    const pages: FairnessKeyStats[][] = []
+    let after: string | null = null
+    do {
+      const page = await place.store.fairnessKeysOf(endpoint, after, limit)
+      pages.push(page.items)
+      after = page.next
+    } while (after !== null)
+    return pages
+  }
+
+  const statsOf = async (endpoint: string, key: string) =>
+    (await listed(endpoint)).flat().find((one) => one.key === key)
+
+  const counts = (key: string, queued: number, due = queued, running = 0) => ({
+    ...{ key, queued, due, running },
+    more: false,
+  })
+
+  test('a key is listed while it has queued or running jobs', async () => {
+    const { store } = place
+    const endpoint = await addEndpoint(store)
+    const other = await addEndpoint(store)
+    await add(other, 'elsewhere', 1)
+    await enqueueMany(store, endpoint, 3)
+    expect(await listed(endpoint)).toEqual([[]])
+    await add(endpoint, 'a', 1)
+    const claimed = await claimFrom(store, endpoint, 4)
+    expect(await listed(endpoint)).toEqual([[counts('a', 0, 0, 1)]])
+    await store.settle(claimed.map((job) => success(store, job)))
+    expect(await listed(endpoint)).toEqual([[]])
+    expect(await listed(freshName())).toEqual([[]])
+  })
+
+  test('jobs count as queued, due and running, whatever their place', async () => {
+    const { store } = place
+    const endpoint = await addEndpoint(store)
+    const later = { runAt: store.clock.now() + HOUR_MS }
+    await add(endpoint, 'flood', FLOOD)
+    await add(endpoint, 'flood', 30, { priority: 9 })
+    await add(endpoint, 'flood', 20, later)
+    expect(await statsOf(endpoint, 'flood')).toEqual(counts('flood', 250, 230))
+    await claimFrom(store, endpoint, 10)
+    expect(await statsOf(endpoint, 'flood')).toEqual(counts('flood', 240, 220, 10))
+
+    await add(endpoint, 'delayed', 3, later)
+    expect(await statsOf(endpoint, 'delayed')).toEqual(counts('delayed', 3, 0))
+
+    const [first = ''] = await add(endpoint, 'blocked', 1, later)
+    await add(endpoint, 'blocked', 2, { dependsOn: [first] })
+    await add(endpoint, 'only blocked', 2, { dependsOn: [first] })
+    expect(await statsOf(endpoint, 'blocked')).toEqual(counts('blocked', 3, 0))
+    expect(await statsOf(endpoint, 'only blocked')).toEqual(counts('only blocked', 2, 0))
+  })
+
+  test('a delayed job counts as due from its instant on, without a claim', async () => {
+    const { store } = place
+    const endpoint = await addEndpoint(store)
+    const runAt = store.clock.now() + 200
+    await add(endpoint, 'a', 3, { runAt })
+    await passed(store, runAt)
+    expect(await listed(endpoint)).toEqual([[counts('a', 3)]])
+  })
+
+  test('the counts follow each way in which an attempt ends', async () => {
+    const { store } = place
+    const endpoint = await addEndpoint(store)
+    const key = { fairnessKey: 'a' }
+    for (const _ of [1, 2, 3, 4, 5]) await enqueueOne(store, endpoint, key)
+    const [done, dead, again, released, cancelled] = await claimFrom(store, endpoint, 5)
+    if (!done || !dead || !again || !released || !cancelled) throw new Error('5 jobs were due')
+    expect(await listed(endpoint)).toEqual([[counts('a', 0, 0, 5)]])
+    await store.settle([success(store, done), burial(store, dead)])
+    expect(await listed(endpoint)).toEqual([[counts('a', 0, 0, 3)]])
+    await store.settle([laterAgain(store, again, store.clock.now() + HOUR_MS)])
+    expect(await listed(endpoint)).toEqual([[counts('a', 1, 0, 2)]])
+    await store.release([leaseOf(released)])
+    expect(await listed(endpoint)).toEqual([[counts('a', 2, 1, 1)]])
+    await store.cancel([cancelled.jobId])
+    expect(await listed(endpoint)).toEqual([[counts('a', 2, 1)]])
+    await store.retry([dead.jobId])
+    expect(await listed(endpoint)).toEqual([[counts('a', 3, 2)]])
+    await store.cancel([again.jobId, dead.jobId, (await claimOne(store, endpoint)).jobId])
+    expect(await listed(endpoint)).toEqual([[]])
+  })
+
+  test('pages have the keys in the order of their bytes, each once', async () => {
+    const { store } = place
+    const endpoint = await addEndpoint(store)
+    const later = { runAt: store.clock.now() + HOUR_MS }
+    // In UTF-16, the last two would change places.
+    const keys = ['A', 'Z', 'a', 'a b', 'ä', '\uFF5E', '\u{1F600}']
+    for (const key of keys.toReversed()) await add(endpoint, key, 2)
+    for (const key of keys) await add(endpoint, key, 1, { ...later, priority: 3 })
+    await claimFrom(store, endpoint, 3)
+    const pages = await listed(endpoint, 3)
+    expect(pages.map((page) => page.map(({ key }) => key))).toEqual([
+      ...[keys.slice(0, 3), keys.slice(3, 6), keys.slice(6)],
+    ])
+    expect(pages.flat().reduce((sum, { running }) => sum + running, 0)).toBe(3)
+  })
+
+  test('floods of some keys do not hide the keys after them', { timeout: 60_000 }, async () => {
+    const { store } = place
+    const endpoint = await addEndpoint(store)
+    const [waitedFor = ''] = await add(endpoint, 'a', 1, { runAt: store.clock.now() + HOUR_MS })
+    for (const key of ['b', 'd']) await add(endpoint, key, 1_000, { dependsOn: [waitedFor] })
+    await add(endpoint, 'c', 1)
+    await add(endpoint, 'e', 1)
+    expect(await listed(endpoint)).toEqual([
+      [
+        ...[counts('a', 1, 0), counts('b', 1_000, 0), counts('c', 1), counts('d', 1_000, 0)],
+        counts('e', 1),
+      ],
+    ])
+  })
+})

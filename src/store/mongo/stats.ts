@@ -1,6 +1,6 @@
 // Stats of endpoints: how many jobs are queued, due, running and dead; and of their fairness keys.
-// Each count reads no more index entries than it can report. Only the age of the oldest due job needs
-// documents.
+// Each count reads no more index entries than it can report. Only the age of the oldest due job
+// needs documents.
 import type { Document } from 'mongodb'
 import { ALARM, NO_TURN } from '../../job/turns.ts'
 import type { EndpointStats, FairnessKeyStats } from '../stats.ts'

@@ -1,6 +1,6 @@
 // Counts of the queued, due, running and dead jobs of endpoints, and of their fairness keys. Each
-// count reads at most one index entry more than it can report, and no job itself except the one that
-// has the alarm of a key.
+// count reads at most one index entry more than it can report, and no job itself except the one
+// that has the alarm of a key.
 
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { ALARM, NO_TURN } from '../../job/turns.ts'

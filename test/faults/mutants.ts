@@ -26,7 +26,7 @@ const PROJECT = join(import.meta.dirname, '../..')
 const FEW = ['cancel-only-flags', 'no-fence', 'result-by-state-alone', 'sweeper-without-guard']
 const FEW_STORE: Engine = 'sqlite'
 /** How many of them are played at a time, each in a copy of its own. */
-const FEW_LANES = 2
+const FEW_LANES = 4
 const SOUND_TRIES = 2
 const USAGE = `npm run test:mutants -- [--few] [--only name]... [--store sqlite|mongo] [--seed s]
                          [--json file]

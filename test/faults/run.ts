@@ -17,7 +17,7 @@ const DEFAULT_SETTINGS = { leaseMs: 2_000, sweepMs: 250, pollMs: 100 }
 const NOISE_MS = 5_000
 const DEFAULT_MINUTES = 3
 /** In the short form, this many rounds run at a time: most of them wait more than they work. */
-const SHORT_LANES = 2
+const SHORT_LANES = 3
 /** A bundle of the servers takes as much time as it saves in three rounds. */
 const LEAST_PLAYS_TO_BUNDLE = 4
 const STALL_RESOLUTION_MS = 20

@@ -24,7 +24,6 @@ export const frozenSends: Round = {
   name: 'frozen-sends',
   title: 'worker SIGSTOP between claim and send, SIGCONT when another has delivered',
   engines: BOTH,
-  isAlone: true,
   settings: { leaseMs: LEASE_MS, sweepMs: 200, pollMs: 50 },
   windows: [NEW, KEPT],
   async play(fixture, { isLong }) {

@@ -111,15 +111,21 @@ interface Tagged {
 
 /**
  * The tags of the turns of a key after some of its jobs have left the queue: they follow each other
- * as if those jobs had never been.
+ * as if those jobs had never been. Only the first can be due at once: turns that jobs which expired
+ * have missed are no credit.
  *
  * @param gone the jobs that have left, as they were
  * @param left the others, by turn, without those that were released
  */
-export function closedUp(gone: readonly Tagged[], left: readonly Tagged[]): number[] {
-  let tag = Math.min(startOf(gone), startOf(left))
+export function closedUp(
+  gone: readonly Tagged[],
+  left: readonly Tagged[],
+  virtualTime: number,
+): number[] {
+  let start = Math.min(startOf(gone), startOf(left))
   return left.map(({ cost }) => {
-    tag += turnLength(cost)
+    const tag = start + turnLength(cost)
+    start = Math.max(tag, virtualTime)
     return tag
   })
 }

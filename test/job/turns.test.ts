@@ -64,7 +64,7 @@ class TestLane {
     if (at < 0) return
     this.turns.splice(at, 1)
     const left = this.turns.filter((turn) => turn.key === key).sort((a, b) => a.tag - b.tag)
-    const tags = closedUp([withTurn(job)], left.map(withTurn))
+    const tags = closedUp([withTurn(job)], left.map(withTurn), this.lane.virtualTime)
     left.forEach((turn, i) => {
       turn.tag = tags[i] as number
     })

@@ -472,10 +472,13 @@ async function moveUp(
   ])
   type Found = { _id: string; turn: number; line: number } & MaybeCost
   const found = await union<Found>(context, pipelines, deadline)
+  if (found.length === 0) return
+  const lanes = await lanesOf(context, keys, deadline)
   const byLine = Map.groupBy(found, ({ line }) => line)
-  const updates = keys.flatMap(({ endpoint, gone }, i): JobWrite[] => {
+  const updates = keys.flatMap(({ endpoint, priority, gone }, i): JobWrite[] => {
     const turns = (byLine.get(i) ?? []).map((one) => ({ ...one, cost: costOf(one) }))
-    const tags = closedUp(gone, turns)
+    const { virtualTime } = lanes.get(endpoint)?.[priority] ?? NEW_LANE
+    const tags = closedUp(gone, turns, virtualTime)
     return turns.flatMap(({ _id, turn }, at) => {
       const tag = tags[at] as number
       if (tag === turn) return []

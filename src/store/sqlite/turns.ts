@@ -207,7 +207,8 @@ export function closeGaps(database: Database, of: KeyInLane): void {
 function closeUp(database: Database, of: KeyInLane, gone: TurnOfJob[]): void {
   const { connection } = database
   const turns = connection.statement(TURNS_OF_KEY).all({ ...of }) as unknown as TurnOfJob[]
-  const tags = closedUp(gone, turns)
+  const { virtualTime } = laneOfKey(database, of)
+  const tags = closedUp(gone, turns, virtualTime)
   turns.forEach(({ seq, turn }, i) => {
     const tag = tags[i] as number
     if (turn !== tag) connection.statement(MOVE_TURN).run({ seq, turn: tag })

@@ -6,6 +6,7 @@ import { claimCostRow } from './rows/claim-cost.ts'
 import { commandsRow } from './rows/commands.ts'
 import { hangingRow } from './rows/hanging.ts'
 import { idleRow } from './rows/idle.ts'
+import { keysRow } from './rows/keys.ts'
 import { memoryRow } from './rows/memory.ts'
 import { moreWorkersRow } from './rows/more-workers.ts'
 import { agendaRow, bullmqRow, graphileRow, pgBossRow } from './rows/peers-backlog.ts'
@@ -25,6 +26,7 @@ export const ROWS: Row[] = [
   pickUpRow,
   halfLoadRow,
   claimCostRow,
+  keysRow,
   memoryRow,
   commandsRow,
   hangingRow,

@@ -39,17 +39,27 @@ export async function addEndpoints(store: Store, count: number): Promise<string[
 }
 
 /** Enqueues this many jobs of 250 bytes, distributed over the endpoints. */
-export async function enqueueFor(
+export function enqueueFor(
   store: Store,
   endpoints: string[],
   count: number,
   fields: Partial<NewJob> = {},
 ): Promise<void> {
+  return enqueueWith(store, endpoints, count, () => fields)
+}
+
+/** The same, with the fields of each job by its number. */
+export async function enqueueWith(
+  store: Store,
+  endpoints: string[],
+  count: number,
+  fieldsOf: (index: number) => Partial<NewJob>,
+): Promise<void> {
   for (let done = 0; done < count; done += MAX_ENQUEUE_BATCH) {
     const size = Math.min(MAX_ENQUEUE_BATCH, count - done)
     const jobs = Array.from({ length: size }, (_, i) => {
       const endpoint = endpoints[(done + i) % endpoints.length] as string
-      return newJob(store, endpoint, { payload, ...fields })
+      return newJob(store, endpoint, { payload, ...fieldsOf(done + i) })
     })
     const results = await store.enqueue(jobs)
     if (results.some(({ kind }) => kind !== 'inserted')) throw new Error('not all were inserted')

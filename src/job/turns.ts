@@ -185,12 +185,12 @@ export function takeInTurn<T extends Turn, P extends { cost: number }>(
     const job = plain[plainCount]
     const finish = job === undefined ? Number.POSITIVE_INFINITY : start + turnLength(job.cost)
     if (job !== undefined && (turn === undefined || finish < turn.tag)) {
-      if (finish > end) return { picks, isCut: true }
+      if (finish >= end) return { picks, isCut: true }
       picks.push({ tag: finish, plain: job })
       start = finish
       plainCount++
     } else if (turn !== undefined) {
-      if (turn.tag > end) return { picks, isCut: true }
+      if (turn.tag >= end) return { picks, isCut: true }
       picks.push({ tag: turn.tag, turn })
       turnCount++
     } else {
@@ -219,8 +219,9 @@ export function laneAfter(
 }
 
 /**
- * Up to which tag these turns are all that may be claimed. After the last one of a key that has
- * more jobs, the next one of the key may come: at the earliest the length of cost 1 later.
+ * Before which tag these turns are all that may be claimed. After the last one of a key that has
+ * more jobs, the next one of the key may come: at the earliest the length of cost 1 later. If the
+ * virtual time were there already, that job would begin later than it must.
  */
 function endOfOrder(turns: readonly Turn[], limit: number): number {
   const lastOf = new Map<string, Turn>()

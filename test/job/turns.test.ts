@@ -276,6 +276,18 @@ it('a new key with each delivery does not delay a key with a backlog', () => {
   expect(lane.begun.filter(({ key }) => key === 'backlog')).toHaveLength(50)
 })
 
+it('a key whose last turn was claimed loses nothing to those claimed with it', () => {
+  const lane = new TestLane()
+  lane.add('dear', { cost: 20 })
+  for (let i = 0; i < 26; i++) lane.add('dear')
+  for (let i = 0; i < 67; i++) lane.add('other')
+  lane.add('dear', { cost: 20 })
+  while (lane.claim(7) > 0);
+  const starts = lane.begun.flatMap(({ key }, at) => (key === 'dear' ? [at] : []))
+  const [before, last] = starts.slice(-2) as [number, number]
+  expect(last - before - 1).toBeLessThanOrEqual(20 + 1)
+})
+
 it('keys with equal backlogs get a limited number of turns in one claim', () => {
   const lane = new TestLane()
   const keys = Array.from({ length: 50 }, (_, i) => `key ${i}`)

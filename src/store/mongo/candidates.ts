@@ -173,7 +173,7 @@ export async function findCandidates(
     if (!keyedNames.has(endpoint)) return randomStretch(own, left)
     const lanes = own.find((one) => one.lanes !== undefined)?.lanes ?? {}
     const jobs = own.filter((one) => one.lanes === undefined)
-    return randomStretch(orderInTurn(jobs, lanes, left * spread, looks), left)
+    return spreadInTurn(orderInTurn(jobs, lanes, left * spread, looks), left, looks)
   })
 }
 
@@ -198,7 +198,36 @@ function lanesOfAll(context: MongoContext, names: string[]): Document {
   return { $unionWith: { coll: context.names.endpoints, pipeline } }
 }
 
-function randomStretch(candidates: Candidate[], length: number): Candidate[] {
+/**
+ * A random stretch of each priority, after the first job of each key that may start now. So a claim
+ * passes over no key, and other claimers try few of the same jobs.
+ */
+function spreadInTurn(jobs: LaneCandidate[], length: number, looks: LaneLooks): LaneCandidate[] {
+  if (jobs.length <= length) return jobs
+  const chosen: LaneCandidate[] = []
+  for (const some of Map.groupBy(jobs, ({ priority }) => priority).values()) {
+    const left = length - chosen.length
+    const seen = new Set<string | null>()
+    const isNext = (job: LaneCandidate) => {
+      const { fairnessKey = null } = job
+      const isFirst = !seen.has(fairnessKey)
+      seen.add(fairnessKey)
+      return isFirst && mayStart(job, looks)
+    }
+    const next = some.filter(isNext).slice(0, left)
+    const others = some.filter((job) => !next.includes(job))
+    chosen.push(...next, ...randomStretch(others, left - next.length))
+  }
+  return chosen
+}
+
+function mayStart(job: LaneCandidate, { picks, lanes }: LaneLooks): boolean {
+  const tag = picks.get(job._id)?.pick.tag ?? 0
+  const { virtualTime } = lanes.get(laneName(job.endpoint, job.priority)) ?? NEW_LANE
+  return tag - turnLength(costOf(job)) <= virtualTime
+}
+
+function randomStretch<T>(candidates: T[], length: number): T[] {
   const slack = candidates.length - length
   if (slack <= 0) return candidates
   const start = Math.floor(Math.random() * (slack + 1))

@@ -14,6 +14,7 @@ import { longestOverlapMs, type Redelivery, redeliveryOf } from './invariants/re
 import { checkSameBytes } from './invariants/same-bytes.ts'
 import { checkSecrets } from './invariants/secrets.ts'
 import { checkSendsAfterEnd } from './invariants/sends-after-end.ts'
+import { checkTurns } from './invariants/turns.ts'
 import { checkUnsentAttempts } from './invariants/unsent-attempts.ts'
 
 const CHECKS: Record<InvariantId, Check> = {
@@ -30,6 +31,7 @@ const CHECKS: Record<InvariantId, Check> = {
   I11: checkSecrets,
   I12: checkPayloads,
   I13: checkUnsentAttempts,
+  I14: checkTurns,
 }
 
 /** This many violations of an invariant are described. Further ones are only counted. */

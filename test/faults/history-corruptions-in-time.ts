@@ -1,4 +1,4 @@
-// Single corruptions of a synthetic history that violate I6 to I13: something is too late, too
+// Single corruptions of a synthetic history that violate I6 to I14: something is too late, too
 // early, or wrong.
 import type { Fault } from './history.ts'
 import { type Damage, first, last, moveBy, seen } from './history-corruptions.ts'
@@ -238,4 +238,33 @@ const WHAT_IS_SENT: Damage[] = [
   },
 ]
 
-export const DAMAGES_IN_TIME: Damage[] = [...WHAT_IS_OVER, ...WHAT_IS_SENT]
+/** All jobs are of one key, except for this one, which was enqueued first of all. */
+function letWait(job: SyntheticJob, history: SyntheticHistory): void {
+  for (const { record } of history.synthetic) {
+    record.fairnessKey = record === job.record ? 'patient' : 'flood'
+  }
+  Object.assign(first(job.calls), { sentAtMs: 0, endedAtMs: 15 })
+}
+
+const WHAT_WAITS: Damage[] = [
+  {
+    ...{ breaks: 'I14', what: 'a key starts no job during many of another', fate: 'interrupted' },
+    do: letWait,
+  },
+  {
+    ...{
+      breaks: 'I14',
+      what: 'a key waits for a job that was cancelled',
+      fate: 'cancelled_waiting',
+    },
+    do({ record }, history) {
+      letWait(
+        history.synthetic.findLast(({ fate }) => fate === 'interrupted') as SyntheticJob,
+        history,
+      )
+      record.fairnessKey = 'patient'
+    },
+  },
+]
+
+export const DAMAGES_IN_TIME: Damage[] = [...WHAT_IS_OVER, ...WHAT_IS_SENT, ...WHAT_WAITS]

@@ -30,6 +30,8 @@ export interface RunSettings {
   leaseMs: number
   sweepMs: number
   pollMs: number
+  /** How many jobs all workers hold at a time; absent: the turns of fairness keys have no limit. */
+  slots?: number
 }
 
 /** The endpoints of the run. Jobs have no retry policy of their own in fault runs. */
@@ -130,6 +132,8 @@ export interface JobRecord {
   id: string
   workNumber: number | null
   endpoint: string
+  priority: number
+  fairnessKey: string | null
   state: string
   fence: number
   attemptCount: number
@@ -175,6 +179,7 @@ export const INVARIANTS = {
   I11: 'no planted secret stands in any log, answer, metric or dump',
   I12: 'every stored job has its payload',
   I13: 'no attempt is lost whose request was not sent, but by a fault of most of its lease',
+  I14: 'while a fairness key has one due job, no other key starts more than its turns',
 } as const
 export type InvariantId = keyof typeof INVARIANTS
 

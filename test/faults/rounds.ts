@@ -6,6 +6,7 @@ import { clocks } from './rounds/clocks.ts'
 import { commandRaces } from './rounds/command-races.ts'
 import { deadWorkers } from './rounds/dead-workers.ts'
 import { elections } from './rounds/elections.ts'
+import { fairKeys } from './rounds/fair-keys.ts'
 import { freezes } from './rounds/freezes.ts'
 import { frozenSends } from './rounds/frozen-sends.ts'
 import { fullDisk } from './rounds/full-disk.ts'
@@ -26,6 +27,7 @@ import { upkeepTakeovers } from './rounds/upkeep-takeovers.ts'
 export const ROUNDS: readonly Round[] = [
   killWindows,
   randomKills,
+  fairKeys,
   freezes,
   frozenSends,
   staleWrites,

@@ -35,7 +35,7 @@ export type Fate = (typeof FATES)[number]
 
 const EPOCH_OFFSET_MS = 1_790_000_000_000
 const FIRST_JOB_AT_MS = 5_000
-const SETTINGS = { leaseMs: 2_000, sweepMs: 250, pollMs: 100 }
+const SETTINGS = { leaseMs: 2_000, sweepMs: 250, pollMs: 100, slots: 2 }
 const ENDPOINT: EndpointFacts = { name: 'work', maxAttempts: 3, retryDelayMs: 400, jitter: 0.2 }
 /** The time from the end of a worker to the next delivery of its jobs. */
 const RECOVERY_MS = 2_500
@@ -95,6 +95,7 @@ class Story {
     const id = `job_${workNumber}`
     const record: JobRecord = {
       ...{ id, workNumber, endpoint: ENDPOINT.name, state: 'queued', fence: 0, attemptCount: 0 },
+      ...{ priority: 5, fairnessKey: `customer ${workNumber}` },
       ...{ maxAttempts: ENDPOINT.maxAttempts, createdAt: 0, runAt: 0, finishedAt: null },
       ...{
         failureReason: null,

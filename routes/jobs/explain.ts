@@ -5,7 +5,8 @@ import { type Endpoint, endpointState, isTripped } from '../../src/endpoint/endp
 import { slotsAfterRest } from '../../src/endpoint/health.ts'
 import { formatDuration } from '../../src/job/duration.ts'
 import { isFinal, JOB_STATES, type JobSummary } from '../../src/job/job.ts'
-import type { Store } from '../../src/store/store.ts'
+import type { PlaceInLine } from '../../src/store/stats.ts'
+import { MAX_COUNT, type Store } from '../../src/store/store.ts'
 import { canDeliver, isLive } from '../../src/store/worker-liveness.ts'
 import { instantText, responseInstant } from '../../src/wire/fields.ts'
 import { noQuery } from '../http/route-schema.ts'
@@ -36,6 +37,20 @@ export const explainResponse = z.object({
   expectedAt: responseInstant.meta({
     description: 'when that can change, never in the past; null: unknown',
   }),
+  turn: z
+    .object({
+      fairnessKey: z.string().nullable(),
+      jobsBefore: z.int().meta({
+        description:
+          'due jobs of the key with the same priority that come before it; 10000 also means more',
+      }),
+      keys: z.int().meta({
+        description:
+          'keys that take turns at this priority, jobs without a key as one of them; 10000 also means more',
+      }),
+    })
+    .optional()
+    .meta({ description: 'with next_in_line, if fairness keys take turns' }),
 })
 
 interface Explanation {
@@ -43,6 +58,7 @@ interface Explanation {
   detail: string
   /** null: unknown. */
   expectedAt: number | null
+  turn?: { fairnessKey: string | null; jobsBefore: number; keys: number }
 }
 
 export function registerExplainRoute(app: FastifyInstance, { store }: { store: Store }): void {
@@ -60,9 +76,9 @@ export function registerExplainRoute(app: FastifyInstance, { store }: { store: S
     },
     async (request) => {
       const job = await readJobWithAttempts(store, request.params.id)
-      const { reason, detail, expectedAt } = await explain(store, job)
+      const { expectedAt, ...explanation } = await explain(store, job)
       const { state, version } = job
-      return { state, version, reason, detail, expectedAt: instantText(expectedAt) }
+      return { state, version, ...explanation, expectedAt: instantText(expectedAt) }
     },
   )
 }
@@ -89,7 +105,8 @@ async function explain(store: Store, job: JobSummary): Promise<Explanation> {
   return (
     whyStopped(endpoint, now) ??
     (await whyLimited(store, endpoint, now)) ??
-    (await whyWaiting(store, endpoint, now))
+    (await whyNoWorker(store, endpoint, now)) ??
+    (await whyNotYet(store, job, endpoint))
   )
 }
 
@@ -220,10 +237,12 @@ async function whyLimited(
   return because('rate_limited', detail, rateFreeAt)
 }
 
-async function whyWaiting(store: Store, endpoint: Endpoint, now: number): Promise<Explanation> {
-  if (endpoint.url === null) {
-    return because('next_in_line', `it waits for a claim at endpoint "${endpoint.name}"`)
-  }
+async function whyNoWorker(
+  store: Store,
+  endpoint: Endpoint,
+  now: number,
+): Promise<Explanation | null> {
+  if (endpoint.url === null) return null
   const workers = await store.listWorkers()
   const live = workers.filter((worker) => isLive(worker, now))
   const [first, ...others] = live
@@ -244,5 +263,37 @@ async function whyWaiting(store: Store, endpoint: Endpoint, now: number): Promis
     const detail = `worker ${first.id} is live but cannot read the secret of the endpoint${more}: its ENCRYPTION_KEY does not contain the key ${key}`
     return because('no_live_worker', detail)
   }
-  return because('next_in_line', 'it is due, and a worker claims it when a slot is free')
+  return null
+}
+
+async function whyNotYet(
+  store: Store,
+  { id, fairnessKey }: JobSummary,
+  { name, url }: Endpoint,
+): Promise<Explanation> {
+  const detail =
+    url === null
+      ? `it waits for a claim at endpoint "${name}"`
+      : 'it is due, and a worker claims it when a slot is free'
+  const place = await store.placeInLine(id)
+  if (place === null) return because('next_in_line', detail)
+  const { jobsBefore, keyCount: keys } = place
+  return {
+    ...because('next_in_line', `${detail}; ${placeText(fairnessKey, place)}`),
+    turn: { fairnessKey, jobsBefore, keys },
+  }
+}
+
+function placeText(key: string | null, { jobsBefore, keyCount }: PlaceInLine): string {
+  const ofKey = key === null ? 'without a key' : `of key "${key}"`
+  const jobs = jobsBefore === 1 ? 'job' : 'jobs'
+  const before = `${countText(jobsBefore)} ${jobs} ${ofKey} before this one`
+  const isAlone = keyCount <= 1
+  return `${before}; ${isAlone ? 'no other key takes turns' : `${countText(keyCount)} keys take turns`}`
+}
+
+/** A count stops at its limit. */
+function countText(count: number): string {
+  if (count === 0) return 'no'
+  return count < MAX_COUNT ? String(count) : `${MAX_COUNT} or more`
 }

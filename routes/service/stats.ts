@@ -141,7 +141,7 @@ export function registerStatsRoute(app: FastifyInstance, { store, snapshots }: S
 }
 
 function endpointStats(stats: EndpointStats, asOf: number) {
-  const { oldestDueAt, more, ...counts } = stats
+  const { oldestDueAt, keysDue, more, ...counts } = stats
   return {
     ...counts,
     ...(more ? { more } : {}),

@@ -284,4 +284,12 @@ export interface Explanation {
   reason: ExplainReason
   detail: string
   expectedAt: string | null
+  /** With next_in_line, if fairness keys take turns. A count of 10000 also means more. */
+  turn?: {
+    fairnessKey: string | null
+    /** Due jobs of the key with the same priority that come before it. */
+    jobsBefore: number
+    /** Keys that take turns at this priority, jobs without a key as one of them. */
+    keys: number
+  }
 }

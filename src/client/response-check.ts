@@ -135,6 +135,7 @@ export const BULK = record({
 export const EXPLANATION = record({
   state: oneOf(...JOB_STATES),
   ...{ version: number, reason: word, detail: text, expectedAt: orNull(word) },
+  turn: ifGiven(record({ fairnessKey: orNull(text), jobsBefore: number, keys: number })),
 })
 
 const endpointFields = {

@@ -31,6 +31,12 @@ export const METRICS = {
     labels: ['endpoint'],
     help: 'Queued jobs that are due, including those whose endpoint is paused, disabled, resting or at a limit. A job that is blocked by a dependency or its ordering key is not due. Exact up to 10000, which also means more; at most 5 s old.',
   },
+  posthorn_keys_due: {
+    type: 'gauge',
+    process: 'api',
+    labels: ['endpoint'],
+    help: 'Fairness keys that have due jobs. Only of endpoints that have had some since this process started. Exact up to 10000, which also means more; at most 5 s old.',
+  },
   posthorn_oldest_due_age_seconds: {
     type: 'gauge',
     process: 'api',

@@ -38,6 +38,8 @@ export interface EndpointStats {
   due: number
   running: number
   dead: number
+  /** Fairness keys that have due jobs. */
+  keysDue: number
   oldestDueAt: number | null
   /** A count stopped at its limit; the true number is larger. */
   more: boolean
@@ -207,13 +209,18 @@ type Metrics = ReturnType<typeof createMetrics>
 function createSnapshotGauges(metrics: Metrics): (snapshot: QueueSnapshot | null) => void {
   const jobs = metrics.gauge('posthorn_jobs')
   const due = metrics.gauge('posthorn_due_jobs')
+  const keysDue = metrics.gauge('posthorn_keys_due')
+  /** The endpoints that have had due keys: only these are shown. */
+  let keyed = new Set<string>()
   const oldestDueAge = metrics.gauge('posthorn_oldest_due_age_seconds')
   const endpoints = metrics.gauge('posthorn_endpoints')
   const liveWorkers = metrics.gauge('posthorn_live_workers')
   const isCut = metrics.gauge('posthorn_endpoints_cut')
   const storeUp = metrics.gauge('posthorn_store_up')
   return (snapshot) => {
-    for (const gauge of [jobs, due, oldestDueAge, endpoints, liveWorkers]) gauge.reset()
+    for (const gauge of [jobs, due, keysDue, oldestDueAge, endpoints, liveWorkers]) {
+      gauge.reset()
+    }
     // Without a snapshot the number is unknown: a zero would be wrong and would raise an alert.
     liveWorkers.remove()
     isCut.remove()
@@ -221,6 +228,8 @@ function createSnapshotGauges(metrics: Metrics): (snapshot: QueueSnapshot | null
     if (snapshot === null) return
     liveWorkers.set(snapshot.liveWorkers)
     isCut.set(snapshot.more ? 1 : 0)
+    const haveKeys = snapshot.endpoints.filter((one) => one.keysDue > 0 || keyed.has(one.name))
+    keyed = new Set(haveKeys.map(({ name }) => name))
     const oldestDueAtByLabel = new Map<string, number | null>()
     for (const [i, stats] of snapshot.endpoints.entries()) {
       const endpoint = i < MAX_ENDPOINT_LABELS ? stats.name : OTHER_LABEL
@@ -228,6 +237,7 @@ function createSnapshotGauges(metrics: Metrics): (snapshot: QueueSnapshot | null
       jobs.inc({ endpoint, state: 'running' }, stats.running)
       jobs.inc({ endpoint, state: 'dead' }, stats.dead)
       due.inc({ endpoint }, stats.due)
+      if (keyed.has(stats.name)) keysDue.inc({ endpoint }, stats.keysDue)
       endpoints.inc({ state: stats.state })
       const known = oldestDueAtByLabel.get(endpoint) ?? null
       oldestDueAtByLabel.set(endpoint, earlier(known, stats.oldestDueAt))

@@ -9,6 +9,8 @@ export interface EndpointStats {
   dead: number
   /** The instant since which the oldest due job is due; null: none is due. */
   oldestDueAt: number | null
+  /** Fairness keys that have due jobs, at most MAX_COUNT. */
+  keysDue: number
   /** At least one count is MAX_COUNT and its true value is larger. */
   more: boolean
 }
@@ -22,4 +24,12 @@ export interface FairnessKeyStats {
   running: number
   /** As in EndpointStats. */
   more: boolean
+}
+
+/** Where a job is in the order of the fairness keys of its endpoint and priority. */
+export interface PlaceInLine {
+  /** Due jobs of its key that come before it; of a job without a key, those without one. */
+  jobsBefore: number
+  /** Keys with due jobs. The jobs without a key count as one key. */
+  keyCount: number
 }

@@ -33,7 +33,7 @@ import type { MinuteStats, MinuteStatsRange, MinuteStatsReport } from './minute-
 import type { Outbox, OutboxName } from './outbox.ts'
 import type { IfVersion, OtherVersion } from './precondition.ts'
 import type { SetBackLooks } from './set-back-watch.ts'
-import type { EndpointStats, FairnessKeyStats } from './stats.ts'
+import type { EndpointStats, FairnessKeyStats, PlaceInLine } from './stats.ts'
 import type { StoredUpkeepLease, UpkeepLease } from './upkeep-lease.ts'
 
 export interface Store {
@@ -202,6 +202,8 @@ export interface Store {
     after: string | null,
     limit: number,
   ): Promise<Page<FairnessKeyStats>>
+  /** null: the job does not wait for a turn, or no fairness key takes turns at its priority. */
+  placeInLine(jobId: string): Promise<PlaceInLine | null>
 
   /** The names of those that still have dead jobs, sorted; at most MAX_DELETED_NAMES. */
   deletedEndpoints(): Promise<string[]>

@@ -156,6 +156,66 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     })
   })
 
+  describe('next_in_line: with fairness keys', () => {
+    /** With as many jobs of each key. */
+    async function fairEndpoint(jobs: Record<string, number>) {
+      const endpoint = await fixture.pulledEndpoint()
+      const ids: Record<string, string[]> = {}
+      for (const [fairnessKey, count] of Object.entries(jobs)) {
+        const some = Array.from({ length: count }, (_, payload) => ({
+          ...{ endpoint: endpoint.name, payload },
+          ...(fairnessKey === '' ? {} : { fairnessKey }),
+        }))
+        const { body } = await request('POST', '/jobs/batch', { jobs: some })
+        ids[fairnessKey] = body.items.map(({ id }: Body) => id)
+      }
+      return (key: string, at: number) => explain(ids[key]?.[at] ?? '')
+    }
+
+    it('a job with a turn', async () => {
+      const placeOf = await fairEndpoint({ 'tenant-7': 13, b: 1, c: 1 })
+      expect(await placeOf('tenant-7', 12)).toMatchObject({
+        reason: 'next_in_line',
+        detail: expect.stringMatching(
+          /; 12 jobs of key "tenant-7" before this one; 3 keys take turns$/,
+        ),
+        turn: { fairnessKey: 'tenant-7', jobsBefore: 12, keys: 3 },
+      })
+      expect(await placeOf('b', 0)).toMatchObject({
+        detail: expect.stringMatching(/; no jobs of key "b" before this one; 3 keys take turns$/),
+        turn: { fairnessKey: 'b', jobsBefore: 0, keys: 3 },
+      })
+    })
+
+    it('a job outside of the claim index', async () => {
+      const placeOf = await fairEndpoint({ flood: 200, b: 1 })
+      expect(await placeOf('flood', 199)).toMatchObject({
+        detail: expect.stringMatching(/; 199 jobs of key "flood" before this one; 2 keys take/),
+        turn: { fairnessKey: 'flood', jobsBefore: 199, keys: 2 },
+      })
+    })
+
+    it('a job whose key is alone', async () => {
+      const placeOf = await fairEndpoint({ a: 2 })
+      expect(await placeOf('a', 1)).toMatchObject({
+        detail: expect.stringMatching(
+          /; 1 job of key "a" before this one; no other key takes turns$/,
+        ),
+        turn: { fairnessKey: 'a', jobsBefore: 1, keys: 1 },
+      })
+    })
+
+    it('a job without a key beside keys, and without any', async () => {
+      const placeOf = await fairEndpoint({ '': 3, a: 1, b: 1 })
+      expect(await placeOf('', 2)).toMatchObject({
+        detail: expect.stringMatching(/; 2 jobs without a key before this one; 3 keys take turns$/),
+        turn: { fairnessKey: null, jobsBefore: 2, keys: 3 },
+      })
+      const { detail, turn } = await (await fairEndpoint({ '': 3 }))('', 2)
+      expect([detail, turn]).toEqual([expect.not.stringContaining('before this one'), undefined])
+    })
+  })
+
   it('running: with the attempt under way, or its handler to report', async () => {
     const held = heldReplies()
     const endpoint = await fixture.endpoint(held.script, { completion: 'async' })

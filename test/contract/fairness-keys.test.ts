@@ -144,4 +144,83 @@ describe.each(ENGINES)('fairness keys on %s', (engine) => {
       ],
     ])
   })
+
+  test('statistics count the keys with due jobs, each once', async () => {
+    const { store } = place
+    const [keyed, plain] = [await addEndpoint(store), await addEndpoint(store)]
+    await enqueueMany(store, plain, 2)
+    const runAt = store.clock.now() + 200
+    await add(keyed, 'soon', 1, { runAt })
+    await add(keyed, 'later', 1, { runAt: runAt + HOUR_MS })
+    await add(keyed, 'flood', FLOOD)
+    await add(keyed, 'flood', 1, { priority: 9 })
+    await enqueueMany(store, keyed, 2)
+    const keysDue = async () => (await store.statsOf([plain, keyed])).map((one) => one.keysDue)
+    expect(await keysDue()).toEqual([0, 1])
+    await add(keyed, 'small', 1)
+    expect(await keysDue()).toEqual([0, 2])
+    await passed(store, runAt)
+    expect(await keysDue()).toEqual([0, 3])
+    // Of many names, MongoDB looks first which have jobs.
+    const many = Array.from({ length: 20 }, (_, i) => `nobody-${i}`)
+    expect((await store.statsOf([...many, keyed])).at(-1)?.keysDue).toBe(3)
+  })
+
+  test('a job with a turn, and one outside, wait for the jobs of their key before them', async () => {
+    const { store } = place
+    const endpoint = await addEndpoint(store)
+    const flood = await add(endpoint, 'flood', FLOOD)
+    await add(endpoint, 'other priority', 3, { priority: 9 })
+    for (const [i, jobsBefore] of [0, 1, 30, FLOOD - 1].entries()) {
+      const id = flood[jobsBefore] ?? ''
+      expect([i, await store.placeInLine(id)]).toEqual([i, { jobsBefore, keyCount: 1 }])
+    }
+    await add(endpoint, 'small', 2)
+    expect(await store.placeInLine(flood[150] ?? '')).toEqual({ jobsBefore: 150, keyCount: 2 })
+    await enqueueMany(store, endpoint, 2)
+    expect(await store.placeInLine(flood[150] ?? '')).toEqual({ jobsBefore: 150, keyCount: 3 })
+    const claimed = await claimFrom(store, endpoint, 3)
+    expect(claimed).toHaveLength(3)
+    await claimFrom(store, endpoint, 20)
+    const { jobsBefore = 0 } = (await store.placeInLine(flood[150] ?? '')) ?? {}
+    const { running } = (await statsOf(endpoint, 'flood')) ?? { running: 0 }
+    expect(running).toBeGreaterThan(5)
+    expect(jobsBefore).toBe(150 - running)
+  })
+
+  test('a job without a key waits for those without a key before it', async () => {
+    const { store } = place
+    const endpoint = await addEndpoint(store)
+    const ids = await enqueueMany(store, endpoint, 5)
+    for (const id of ids) expect(await store.placeInLine(id)).toBeNull()
+    await add(endpoint, 'a', 1, { priority: 9 })
+    expect(await store.placeInLine(ids[3] ?? '')).toBeNull()
+    await add(endpoint, 'a', 1)
+    await add(endpoint, 'b', 1)
+    expect(await store.placeInLine(ids[3] ?? '')).toEqual({ jobsBefore: 3, keyCount: 3 })
+  })
+
+  test('a job has no place while it is not due, blocked, running or final', async () => {
+    const { store } = place
+    const endpoint = await addEndpoint(store)
+    const [first = ''] = await add(endpoint, 'a', 1)
+    const [blocked = ''] = await add(endpoint, 'a', 1, { dependsOn: [first] })
+    const [delayed = ''] = await add(endpoint, 'a', 1, { runAt: store.clock.now() + HOUR_MS })
+    expect(await store.placeInLine(first)).toEqual({ jobsBefore: 0, keyCount: 1 })
+    await claimOne(store, endpoint)
+    for (const id of [first, blocked, delayed, 'job_none']) {
+      expect(await store.placeInLine(id)).toBeNull()
+    }
+  })
+
+  test('a delayed job whose time has come has a place, without a claim', async () => {
+    const { store } = place
+    const endpoint = await addEndpoint(store)
+    const runAt = store.clock.now() + 200
+    const [first = '', second = ''] = await add(endpoint, 'a', 2, { runAt })
+    await add(endpoint, 'b', 1, { runAt: runAt + HOUR_MS })
+    await passed(store, runAt)
+    expect(await store.placeInLine(first)).toEqual({ jobsBefore: 0, keyCount: 1 })
+    expect(await store.placeInLine(second)).toEqual({ jobsBefore: 1, keyCount: 1 })
+  })
 })

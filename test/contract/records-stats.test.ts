@@ -25,7 +25,10 @@ import {
 
 const MINUTE_MS = 60_000
 const CLOCKS_DIFFER_MS = 50
-const NONE = { queued: 0, due: 0, running: 0, dead: 0, oldestDueAt: null, more: false }
+const NONE = {
+  ...{ queued: 0, due: 0, running: 0, dead: 0, keysDue: 0 },
+  ...{ oldestDueAt: null, more: false },
+}
 
 describe.each(ENGINES)('minute statistics on %s', (engine) => {
   const place = useStore(engine)

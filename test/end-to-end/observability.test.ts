@@ -35,7 +35,7 @@ describe.each(ENGINES)('on %s', (engine) => {
   // This test is the first: it counts from zero, and starts the worker.
   it('the metrics show a job from its enqueue to its end', async () => {
     const endpoint = await fixture.endpoint()
-    const id = await endpoint.enqueue()
+    const id = await endpoint.enqueue({ fairnessKey: 'tenant-7' })
     const metrics = async () => (await request('GET', '/metrics')).text
 
     const before = await metrics()
@@ -45,6 +45,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     const queued = { endpoint: endpoint.name, state: 'queued' }
     expect(sample(before, 'posthorn_jobs', queued)).toBe(1)
     expect(sample(before, 'posthorn_due_jobs', { endpoint: endpoint.name })).toBe(1)
+    expect(sample(before, 'posthorn_keys_due', { endpoint: endpoint.name })).toBe(1)
     expect(sample(before, 'posthorn_live_workers')).toBe(0)
     expect(sample(before, 'posthorn_store_up')).toBe(1)
     const post = { method: 'POST', route: '/jobs', status: '201' }

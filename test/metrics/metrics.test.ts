@@ -24,6 +24,7 @@ function statsOf(name: string, more: Partial<EndpointStats> = {}): EndpointStats
     due: 0,
     running: 0,
     dead: 0,
+    keysDue: 0,
     oldestDueAt: null,
     more: false,
     ...more,
@@ -76,6 +77,20 @@ describe('the metrics of an API', () => {
     expect(samples(text, 'posthorn_live_workers')).toEqual({ '': 2 })
     expect(samples(text, 'posthorn_store_up')).toEqual({ '': 1 })
     expect(samples(text, 'posthorn_store_commands_total')).toEqual({ '': 7 })
+  })
+
+  it('count the fairness keys of endpoints that have had some', async () => {
+    const metrics = apiMetrics()
+    const keysDue = async (...endpoints: EndpointStats[]) => {
+      const snapshot = { asOf: 0, liveWorkers: 0, deleted: [], more: false, endpoints }
+      return samples((await metrics.text(snapshot)).text, 'posthorn_keys_due')
+    }
+    const plain = statsOf('plain', { queued: 1, due: 1 })
+    expect(await keysDue(plain, statsOf('a'))).toEqual({})
+    expect(await keysDue(plain, statsOf('a', { keysDue: 41 }))).toEqual({ 'endpoint="a"': 41 })
+    expect(await keysDue(plain, statsOf('a'))).toEqual({ 'endpoint="a"': 0 })
+    expect(await keysDue(plain)).toEqual({})
+    expect(await keysDue(plain, statsOf('a'))).toEqual({})
   })
 
   it('count the dead jobs of endpoints that were deleted, behind those that there are', async () => {

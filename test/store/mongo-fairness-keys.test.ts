@@ -48,6 +48,19 @@ async function readBy(work: () => Promise<unknown>) {
   return { entries: sum('keysExamined'), documents: sum('docsExamined') }
 }
 
+it.skipIf(IS_STAND_IN)('the place of a job costs one index entry for each key', async () => {
+  const keyCount = 50
+  const endpoint = await endpointWith(2_000, (i) => ({ fairnessKey: `key ${i % keyCount}` }))
+  const { items } = await place.store.listJobs({ endpoint, limit: 1 })
+  const { entries, documents } = await readBy(async () => {
+    const found = await place.store.placeInLine(items[0]?.id ?? '')
+    expect(found).toEqual({ jobsBefore: 2_000 / keyCount - 1, keyCount })
+  })
+  expect(entries).toBeLessThan(3 * keyCount)
+  // The job itself.
+  expect(documents).toBe(1)
+})
+
 it.skipIf(IS_STAND_IN)('a page with 5,000 keys reads as much as with 50', async () => {
   const few = await endpointWith(50, (i) => ({ fairnessKey: `key ${i}` }))
   const many = await endpointWith(5_000, (i) => ({ fairnessKey: `key ${i}` }))

@@ -130,6 +130,21 @@ const EXPECTED_INDEX: [string, string, string][] = [
     'COVERING INDEX jobs_outside (endpoint=? AND fairness_key=? AND priority=? AND due_at<?)',
   ],
   [
+    'turns before one',
+    stats.COUNT_TURNS_BEFORE,
+    'COVERING INDEX jobs_turns (endpoint=? AND fairness_key=? AND priority=? AND turn>? AND turn<?)',
+  ],
+  [
+    'outside before one',
+    stats.COUNT_OUTSIDE_BEFORE,
+    'COVERING INDEX jobs_outside (endpoint=? AND fairness_key=? AND priority=? AND due_at=? AND rowid<?)',
+  ],
+  [
+    'without a key before one',
+    stats.COUNT_PLAIN_BEFORE,
+    'jobs_claimable (endpoint=? AND priority=? AND turn=? AND run_at=? AND promoted_at=? AND rowid<?)',
+  ],
+  [
     'running of a key',
     stats.COUNT_OF_KEY,
     'COVERING INDEX jobs_of_key (endpoint=? AND fairness_key=? AND blocked=?',

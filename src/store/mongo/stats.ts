@@ -1,9 +1,9 @@
 // Stats of endpoints: how many jobs are queued, due, running and dead; and of their fairness keys.
 // Each count reads no more index entries than it can report. Only the age of the oldest due job
 // needs documents.
-import type { Document } from 'mongodb'
+import type { Document, Filter } from 'mongodb'
 import { ALARM, NO_TURN } from '../../job/turns.ts'
-import type { EndpointStats, FairnessKeyStats } from '../stats.ts'
+import type { EndpointStats, FairnessKeyStats, PlaceInLine } from '../stats.ts'
 import {
   MAX_COUNT,
   MAX_DELETED_NAMES,
@@ -12,9 +12,9 @@ import {
   type Page,
 } from '../store.ts'
 import { endpointsWith } from './claim.ts'
-import { type MongoContext, nowOf, run, startDeadline } from './connection.ts'
+import { type Deadline, type MongoContext, nowOf, run, startDeadline } from './connection.ts'
 import { notStored } from './deleted-endpoints.ts'
-import { QUEUED_STATES } from './job-document.ts'
+import { type JobDocument, QUEUED_STATES } from './job-document.ts'
 import type { JobIndex } from './schema.ts'
 
 /** Limit of names in one command, with six pipelines each. */
@@ -34,7 +34,7 @@ const MAX_STEPS = MAX_ENTRIES_PER_PAGE / ENTRIES_PER_STEP
 /** Named one by one, so that the claim index returns the due jobs of each in order of runAt. */
 const PRIORITIES = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
 
-type Figure = 'queued' | 'due' | 'running' | 'dead'
+type Figure = 'queued' | 'due' | 'running' | 'dead' | 'keysDue'
 
 interface Found {
   endpoint: string
@@ -51,6 +51,10 @@ export async function statsOf(context: MongoContext, names: string[]): Promise<E
   const found: Found[] = []
   for (let i = 0; i < namesToRead.length; i += NAMES_PER_COMMAND) {
     found.push(...(await readStats(context, namesToRead.slice(i, i + NAMES_PER_COMMAND))))
+  }
+  const keyedNames = await withKeys(context, namesToRead)
+  for (let i = 0; i < keyedNames.length; i += NAMES_PER_COMMAND) {
+    found.push(...(await readKeysDue(context, keyedNames.slice(i, i + NAMES_PER_COMMAND))))
   }
   const byName = Map.groupBy(found, ({ endpoint }) => endpoint)
   return names.map((name) => statsOfOne(byName.get(name) ?? []))
@@ -73,13 +77,69 @@ async function withJobs(context: MongoContext, names: string[]): Promise<string[
 
 function readStats(context: MongoContext, names: string[]): Promise<Found[]> {
   const now = nowOf(context)
-  const [first = [], ...others] = names.flatMap((name) => pipelinesOf(name, now))
-  const unions = others.map((pipeline) => ({ $unionWith: { coll: context.names.jobs, pipeline } }))
+  return readUnion(
+    context,
+    names.flatMap((name) => pipelinesOf(name, now)),
+  )
+}
+
+/** Each pipeline returns at most one document. */
+function readUnion<T extends Document>(context: MongoContext, pipelines: Document[][]) {
   return run(startDeadline(), (limit) =>
     context.jobs
-      .aggregate<Found>([...first, ...unions], { batchSize: others.length + 2, ...limit })
+      .aggregate<T>(unionOf(context, pipelines), { batchSize: pipelines.length + 1, ...limit })
       .toArray(),
   )
+}
+
+function unionOf({ names }: MongoContext, [first = [], ...others]: Document[][]): Document[] {
+  return [...first, ...others.map((pipeline) => ({ $unionWith: { coll: names.jobs, pipeline } }))]
+}
+
+/** Those that have queued jobs with a fairness key. */
+async function withKeys(context: MongoContext, names: string[]): Promise<string[]> {
+  if (names.length === 0) return []
+  const stages = [
+    { $match: { endpoint: { $in: names }, state: 'queued', fairnessKey: { $gt: '' } } },
+    { $group: { _id: '$endpoint' } },
+  ]
+  const found = await run(startDeadline(), (limit) =>
+    context.jobs
+      .aggregate<{ _id: string }>(stages, {
+        ...{ hint: 'turns' satisfies JobIndex, batchSize: names.length + 1 },
+        ...limit,
+      })
+      .toArray(),
+  )
+  return found.map(({ _id }) => _id)
+}
+
+function readKeysDue(context: MongoContext, names: string[]): Promise<Found[]> {
+  const now = nowOf(context)
+  const pipelines = names.map((endpoint) => [
+    ...unionOf(
+      context,
+      PRIORITIES.map((priority) => dueKeysOf({ endpoint, priority }, now)),
+    ),
+    { $group: { _id: '$_id' } },
+    { $limit: MAX_COUNT },
+    { $group: { _id: endpoint, count: { $sum: 1 } } },
+    { $project: { _id: 0, endpoint: '$_id', figure: { $literal: 'keysDue' }, count: 1 } },
+  ])
+  return readUnion(context, pipelines)
+}
+
+/**
+ * The keys of a lane that have a turn, or an alarm that no claim has seen: one seek for each key.
+ */
+function dueKeysOf(lane: { endpoint: string; priority: number }, now: Date): Document[] {
+  return [
+    { $match: { ...lane, state: 'queued', fairnessKey: { $gt: '' } } },
+    { $sort: { fairnessKey: 1, turn: -1, runAt: 1 } },
+    { $group: { _id: '$fairnessKey', turn: { $first: '$turn' }, runAt: { $first: '$runAt' } } },
+    { $limit: MAX_COUNT },
+    { $match: { $or: [{ turn: { $gt: NO_TURN } }, { runAt: { $lte: now } }] } },
+  ]
 }
 
 function pipelinesOf(endpoint: string, now: Date): Document[][] {
@@ -135,6 +195,7 @@ function statsOfOne(found: Found[]): EndpointStats {
     due: Math.min(figures.due, MAX_COUNT),
     running: Math.min(figures.running, MAX_COUNT),
     dead: Math.min(figures.dead, MAX_COUNT),
+    keysDue: countedOf('keysDue'),
     oldestDueAt: earliest(of('oldest').flatMap(({ since = [] }) => since)),
     more: Object.values(figures).some((figure) => figure > MAX_COUNT),
   }
@@ -245,12 +306,9 @@ async function readKeys(
   keys: string[],
 ): Promise<FairnessKeyStats[]> {
   const now = nowOf(context)
-  const [first = [], ...others] = keys.flatMap((key) => pipelinesOfKey(lanes, key, now))
-  const unions = others.map((pipeline) => ({ $unionWith: { coll: context.names.jobs, pipeline } }))
-  const found = await run(startDeadline(), (limit) =>
-    context.jobs
-      .aggregate<FoundOfKey>([...first, ...unions], { batchSize: others.length + 2, ...limit })
-      .toArray(),
+  const found = await readUnion<FoundOfKey>(
+    context,
+    keys.flatMap((key) => pipelinesOfKey(lanes, key, now)),
   )
   return keys.map((key) => statsOfKey(key, found))
 }
@@ -303,4 +361,78 @@ function statsOfKey(key: string, found: FoundOfKey[]): FairnessKeyStats {
     running: Math.min(figures.running, MAX_COUNT),
     more: Object.values(figures).some((figure) => figure > MAX_COUNT),
   }
+}
+
+export async function placeInLine(
+  context: MongoContext,
+  jobId: string,
+): Promise<PlaceInLine | null> {
+  const deadline = startDeadline()
+  const now = nowOf(context)
+  const job = await run(deadline, (limit) =>
+    context.jobs.findOne<JobInLine>(
+      { _id: jobId, state: { $in: ['queued', 'waiting'] }, runAt: { $lte: now } },
+      { projection: PLACE, ...limit },
+    ),
+  )
+  if (job === null) return null
+  const keyed = await countKeys(context, job, now, deadline)
+  if (keyed === 0 && job.fairnessKey === undefined) return null
+  const count = ({ hint, filter }: Part, most: number) =>
+    run(deadline, (limit) => context.jobs.countDocuments(filter, { hint, limit: most, ...limit }))
+  const { endpoint, priority } = job
+  const plain = { endpoint, state: 'queued', priority, turn: NO_TURN } as const
+  const [anyPlainDue = 0, ...before] = await Promise.all([
+    count({ hint: 'claim', filter: { ...plain, runAt: { $lte: now } } }, 1),
+    ...partsBefore(job).map((part) => count(part, MAX_COUNT)),
+  ])
+  const jobsBefore = before.reduce((sum, some) => sum + some, 0)
+  return {
+    jobsBefore: Math.min(jobsBefore, MAX_COUNT),
+    keyCount: Math.min(keyed + anyPlainDue, MAX_COUNT),
+  }
+}
+
+const PLACE = { endpoint: 1, state: 1, priority: 1, fairnessKey: 1, turn: 1, runAt: 1 } as const
+type JobInLine = Pick<JobDocument, '_id' | keyof typeof PLACE>
+
+async function countKeys(
+  context: MongoContext,
+  { endpoint, priority }: JobInLine,
+  now: Date,
+  deadline: Deadline,
+): Promise<number> {
+  const counted = { $group: { _id: null, count: { $sum: 1 } } }
+  const stages = [...dueKeysOf({ endpoint, priority }, now), counted]
+  const [found] = await run(deadline, (limit) =>
+    context.jobs
+      .aggregate<{ count: number }>(stages, { hint: 'turns' satisfies JobIndex, ...limit })
+      .toArray(),
+  )
+  return found?.count ?? 0
+}
+
+/** A part of the jobs that come before another one. */
+interface Part {
+  hint: JobIndex
+  filter: Filter<JobDocument>
+}
+
+function partsBefore(job: JobInLine): Part[] {
+  const { _id, endpoint, state, priority, fairnessKey, turn, runAt } = job
+  const earlier = (hint: JobIndex, filter: Filter<JobDocument>): Part[] => [
+    { hint, filter: { ...filter, runAt: { $lt: runAt } } },
+    { hint, filter: { ...filter, runAt, _id: { $lt: _id } } },
+  ]
+  const queued = { endpoint, state: 'queued', priority } as const
+  if (fairnessKey === undefined) return earlier('claim', { ...queued, turn: NO_TURN })
+  const ofKey = { ...queued, fairnessKey }
+  if (state === 'queued' && turn > NO_TURN) {
+    return [{ hint: 'turns', filter: { ...ofKey, turn: { $gt: NO_TURN, $lt: turn } } }]
+  }
+  return [
+    { hint: 'turns', filter: { ...ofKey, turn: { $gt: NO_TURN } } },
+    ...earlier('turns', { ...ofKey, turn: ALARM }),
+    ...earlier('outside', { ...ofKey, state: 'waiting' }),
+  ]
 }

@@ -4,12 +4,13 @@
 
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { ALARM, NO_TURN } from '../../job/turns.ts'
-import type { EndpointStats, FairnessKeyStats } from '../stats.ts'
+import type { EndpointStats, FairnessKeyStats, PlaceInLine } from '../stats.ts'
 import { MAX_COUNT, MAX_DELETED_NAMES, MAX_STATS_NAMES, type Page } from '../store.ts'
 import { ABOVE_ALL, NEXT_PRIORITY } from './claim.ts'
 import type { Database } from './connection.ts'
 import { countRow } from './endpoints.ts'
 import { NEXT_NAME_UNSUCCESSFUL } from './jobs.ts'
+import { laneOf } from './turns.ts'
 
 export const COUNT_DEAD = `
 select count(*) as count from (
@@ -68,6 +69,55 @@ export const COUNT_OF_KEY = `
 select count(*) as count from (
   select 1 from jobs where ${OF_KEY} and fairness_key = $key and blocked = $blocked
   limit ${MAX_COUNT + 1})`
+
+export const PLACE_OF_JOB = `
+select seq, endpoint, priority, fairness_key as key, turn, run_at, due_at, promoted_at from jobs
+where id = $id and state = 'queued' and blocked <> 1 and run_at <= $now`
+const IN_LANE_OF_KEY = `${IN_LINE} and fairness_key = $key and priority = $priority`
+export const COUNT_TURNS_BEFORE = `
+select count(*) as count from (
+  select 1 from jobs where ${IN_LANE_OF_KEY} and turn > ${NO_TURN} and turn < $turn
+  limit ${MAX_COUNT})`
+/** An alarm that no claim has seen, of a job that was due before. */
+export const COUNT_ALARMS_BEFORE = `
+select count(*) as count from jobs
+where ${IN_LANE_OF_KEY} and turn = ${ALARM} and run_at <= $dueAt`
+const OUTSIDE_IN_LANE = `${OUTSIDE} and fairness_key = $key and priority = $priority`
+export const COUNT_OUTSIDE_BEFORE = `
+select (
+  select count(*) from (
+    select 1 from jobs where ${OUTSIDE_IN_LANE} and due_at < $dueAt limit ${MAX_COUNT})) + (
+  select count(*) from (
+    select 1 from jobs where ${OUTSIDE_IN_LANE} and due_at = $dueAt and seq < $seq
+    limit ${MAX_COUNT})) as count`
+const PLAIN_IN_LANE = `claimable = 1 and endpoint = $endpoint and priority = $priority
+    and turn = ${NO_TURN}`
+export const COUNT_PLAIN_BEFORE = `
+select (
+  select count(*) from (
+    select 1 from jobs where ${PLAIN_IN_LANE} and run_at < $runAt limit ${MAX_COUNT})) + (
+  select count(*) from (
+    select 1 from jobs where ${PLAIN_IN_LANE} and run_at = $runAt and promoted_at is $promotedAt
+      and seq < $seq limit ${MAX_COUNT})) as count`
+export const ANY_PLAIN_DUE = `select 1 from jobs where ${PLAIN_IN_LANE} and run_at <= $now limit 1`
+
+/** One seek for each key of the endpoint that is in line, and one to see whether it is due. */
+export const COUNT_KEYS_IN_LANE = countKeysSql('and priority = $priority')
+/** The same over all priorities. */
+export const COUNT_KEYS_DUE = countKeysSql('')
+
+function countKeysSql(inLanes: string): string {
+  return `
+with recursive named (key) as (
+  select min(fairness_key) from jobs where ${IN_LINE}
+  union all
+  select (select min(fairness_key) from jobs where ${IN_LINE} and fairness_key > named.key)
+  from named where named.key is not null
+  limit ${MAX_COUNT + 1})
+select count(*) as count from named where key is not null and exists (
+  select 1 from jobs where ${IN_LINE} and fairness_key = named.key ${inLanes}
+    and iif(turn > ${NO_TURN}, 1, run_at <= $now))`
+}
 
 export const ENDPOINT_EXISTS = 'select 1 from endpoints where name = $name'
 /** Limit of names that one turn of the event loop reads. */
@@ -130,8 +180,14 @@ function statsOfOne(database: Database, name: string): EndpointStats {
     running: Math.min(figures.running, MAX_COUNT),
     dead: Math.min(figures.dead, MAX_COUNT),
     oldestDueAt,
+    keysDue: countKeysDue(database, name),
     more: Object.values(figures).some((figure) => figure > MAX_COUNT),
   }
+}
+
+function countKeysDue({ connection, clock }: Database, endpoint: string): number {
+  const found = connection.statement(COUNT_KEYS_DUE).get({ endpoint, now: clock.now() })
+  return Math.min(found?.count as number, MAX_COUNT)
 }
 
 /** Reads at least the oldest job of each priority: any of them may be the oldest of all. */
@@ -208,4 +264,48 @@ function statsOfKey(
     running: Math.min(figures.running, MAX_COUNT),
     more: Object.values(figures).some((figure) => figure > MAX_COUNT),
   }
+}
+
+export function placeInLine(database: Database, jobId: string): Promise<PlaceInLine | null> {
+  const { connection, clock } = database
+  return connection.read(() => {
+    const now = clock.now()
+    const job = connection.statement(PLACE_OF_JOB).get({ id: jobId, now }) as JobInLine | undefined
+    if (job === undefined || laneOf(database, job.endpoint, job.priority) === null) return null
+    const lane = { endpoint: job.endpoint, priority: job.priority }
+    const keyed = connection.statement(COUNT_KEYS_IN_LANE).get({ ...lane, now })?.count as number
+    if (keyed === 0 && job.key === null) return null
+    const isAnyPlainDue = connection.statement(ANY_PLAIN_DUE).get({ ...lane, now }) !== undefined
+    return {
+      jobsBefore: Math.min(countBefore(database, job), MAX_COUNT),
+      keyCount: Math.min(keyed + (isAnyPlainDue ? 1 : 0), MAX_COUNT),
+    }
+  })
+}
+
+interface JobInLine {
+  seq: number
+  endpoint: string
+  priority: number
+  key: string | null
+  turn: number
+  run_at: number
+  due_at: number
+  promoted_at: number | null
+}
+
+function countBefore({ connection }: Database, job: JobInLine): number {
+  const { seq, endpoint, priority, key, turn, due_at: dueAt } = job
+  const lane = { endpoint, priority }
+  const count = (sql: string, values: Record<string, number | string | null>) =>
+    connection.statement(sql).get({ ...lane, ...values })?.count as number
+  if (key === null) {
+    const { run_at: runAt, promoted_at: promotedAt } = job
+    return count(COUNT_PLAIN_BEFORE, { runAt, promotedAt, seq })
+  }
+  if (turn > NO_TURN) return count(COUNT_TURNS_BEFORE, { key, turn })
+  const outside = count(COUNT_OUTSIDE_BEFORE, { key, dueAt, seq })
+  if (turn === ALARM) return outside
+  const turns = count(COUNT_TURNS_BEFORE, { key, turn: Number.MAX_SAFE_INTEGER })
+  return turns + count(COUNT_ALARMS_BEFORE, { key, dueAt }) + outside
 }

@@ -18,6 +18,7 @@ export const COMMANDS: Record<string, string> = {
   'POST /jobs/*/retry': 'retry *',
   'GET /endpoints': 'endpoints list',
   'GET /endpoints/*': 'endpoints get *',
+  'GET /endpoints/*/keys': 'endpoints keys *',
   'PUT /endpoints/*': 'endpoints put * --url URL',
   'PATCH /endpoints/*': 'endpoints set *',
   'DELETE /endpoints/*': 'endpoints delete *',

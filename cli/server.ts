@@ -1,6 +1,7 @@
 // Connects to the server of POSTHORN_URL with POSTHORN_KEY. Nothing else reads these variables.
 import { type Call, type ClientOptions, createCall } from '../src/client/call.ts'
-import { Posthorn } from '../src/client/client.ts'
+import { type Page, Posthorn } from '../src/client/client.ts'
+import { eachPage, MAX_PAGE } from '../src/client/paging.ts'
 import { readVariable } from '../src/config.ts'
 import { UsageError } from './exit.ts'
 
@@ -31,6 +32,26 @@ function withOptions<T>(make: (options: ClientOptions) => T): T {
     if (!(error instanceof TypeError)) throw error
     throw new UsageError(`POSTHORN_URL or POSTHORN_KEY cannot be used: ${error.message}.`)
   }
+}
+
+/**
+ * The first items of a list, which are in memory together.
+ *
+ * @returns with the cursor of those after them; null: there are no more
+ */
+export async function firstItems<T>(
+  limit: number,
+  page: (options: { limit: number; cursor: string | undefined }) => Promise<Page<T>>,
+): Promise<Page<T>> {
+  const items: T[] = []
+  const pages = eachPage((cursor) =>
+    page({ limit: Math.min(limit - items.length, MAX_PAGE), cursor }),
+  )
+  for await (const found of pages) {
+    items.push(...found.items)
+    if (items.length >= limit) return { items, nextCursor: found.nextCursor }
+  }
+  return { items, nextCursor: null }
 }
 
 /** The items of all pages. */

@@ -4,6 +4,7 @@ import { useState } from 'preact/hooks'
 import { addressOf } from './address.js'
 import { ask, queryOf } from './api.js'
 import { Attempt } from './attempts.js'
+import { EndpointTabs } from './fair-keys.js'
 import { readJob } from './job-reads.js'
 import { JobTable } from './jobs.js'
 import { readLastHour, Sparkline, STATS_EVERY_MS, sumOf, within } from './last-hour.js'
@@ -43,6 +44,7 @@ export function Endpoint({ name = '' }) {
       ${endpoint.restingUntil !== null && html`<span>until ${utc(endpoint.restingUntil).slice(11)}, <${When} at=${endpoint.restingUntil} /></span>`}
       ${endpoint.disabledReason !== null && html`<span><${Foreign} text=${endpoint.disabledReason} /></span>`}
     </div>
+    <${EndpointTabs} name=${name} at="endpoint" />
     ${endpoint.description !== '' && html`<p><${Foreign} text=${endpoint.description} /></p>`}
     <${Commands} endpoint=${endpoint} refresh=${read.refresh} />
     <${Load} endpoint=${endpoint} data=${hour.data} />

@@ -6,6 +6,7 @@ import { useEffect, useRef } from 'preact/hooks'
 import { addressOf, goTo, useAddress } from './address.js'
 import { hasKey, keepKey } from './api.js'
 import { Endpoint } from './endpoint.js'
+import { FairKeys } from './fair-keys.js'
 import { Job } from './job.js'
 import { Jobs } from './jobs.js'
 import { KeyForm } from './key-form.js'
@@ -56,6 +57,9 @@ function pageOf([section, name, ...more], query) {
     if (section === 'jobs' && name) return html`<${Job} key=${name} id=${name} />`
     if (section === 'jobs') return html`<${Jobs} query=${query} />`
     if (section === 'schedules') return html`<${Schedules} name=${name} query=${query} />`
+  }
+  if (section === 'endpoints' && name && more.length === 1 && more[0] === 'keys') {
+    return html`<${FairKeys} key=${name} name=${name} query=${query} />`
   }
   return html`<h1>Nothing here</h1>
     <${Empty} title="There is no such page"><p><a href="#/">Go to the overview</a></p><//>`

@@ -1,6 +1,7 @@
 // posthorn endpoints: reads and configures the receivers of jobs, with a verb for each action.
 import {
   type Endpoint,
+  type FairnessKey,
   type ListedEndpoint,
   type PingResult,
   type Posthorn,
@@ -13,6 +14,7 @@ import { type Action, action, JSON_OPTION } from '../command.ts'
 import { confirm, YES_OPTION } from '../confirm.ts'
 import { endpointChange, endpointSettings, PUT_OPTIONS } from '../endpoint-settings.ts'
 import { EXIT } from '../exit.ts'
+import { countText, LIMIT_OPTION, listLimit, printPage } from '../list.ts'
 import {
   type Column,
   painted,
@@ -23,7 +25,7 @@ import {
   styleOfState,
   table,
 } from '../output.ts'
-import { collected, connect } from '../server.ts'
+import { collected, connect, firstItems } from '../server.ts'
 import { cleaned } from '../terminal-text.ts'
 
 const COLUMNS: Column<ListedEndpoint>[] = [
@@ -58,6 +60,29 @@ const get = action({
   examples: ['posthorn endpoints get invoice-pdf'],
   async run({ words: [name = ''], values }) {
     printEndpoint(await connect().endpoints.get(name), values.json === true)
+    return EXIT.done
+  },
+})
+
+const KEY_COLUMNS: Column<FairnessKey>[] = [
+  { title: 'key', value: ({ key }) => key },
+  ...(['queued', 'due', 'running'] as const).map((title) => ({
+    title,
+    value: (row: FairnessKey) => countText(row[title], row.more),
+  })),
+]
+
+const keys = action({
+  summary: 'The fairness keys that have queued or running jobs, by key',
+  arguments: ['NAME'],
+  options: { limit: LIMIT_OPTION, json: JSON_OPTION },
+  examples: ['posthorn endpoints keys invoice-pdf --limit 100'],
+  async run({ words: [name = ''], values }) {
+    const limit = listLimit(values.limit)
+    const { endpoints } = connect()
+    const page = await firstItems(limit, (part) => endpoints.fairnessKeysPage(name, part))
+    const empty = 'No fairness key has queued or running jobs.'
+    printPage(page, KEY_COLUMNS, { limit, empty, isJson: values.json === true })
     return EXIT.done
   },
 })
@@ -224,6 +249,7 @@ export const command = {
   verbs: {
     list,
     get,
+    keys,
     put,
     set,
     pause: change('pause', 'Stop deliveries; jobs can still be enqueued'),

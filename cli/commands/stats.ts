@@ -2,6 +2,7 @@
 import type { Stats } from '../../src/client/client.ts'
 import { action, JSON_OPTION } from '../command.ts'
 import { EXIT } from '../exit.ts'
+import { countText } from '../list.ts'
 import {
   type Column,
   painted,
@@ -15,22 +16,15 @@ import { connect } from '../server.ts'
 
 type EndpointStats = Stats['endpoints'][number]
 
-/** The API counts no further. */
-const MAX_COUNT = 10_000
-
 const COLUMNS: Column<EndpointStats>[] = [
   { title: 'endpoint', value: ({ name }) => name },
   { title: 'state', value: ({ state }) => state, style: ({ state }) => styleOfState(state) },
   ...(['queued', 'due', 'running', 'dead'] as const).map((title) => ({
     title,
-    value: (row: EndpointStats) => countText(row, row[title]),
+    value: (row: EndpointStats) => countText(row[title], row.more),
   })),
   { title: 'oldest due for', value: ({ oldestDueAge }) => oldestDueAge },
 ]
-
-function countText({ more }: EndpointStats, count: number): string {
-  return more === true && count === MAX_COUNT ? `${count}+` : String(count)
-}
 
 export const command = action({
   summary: 'Counts of queued and running jobs',
@@ -70,7 +64,7 @@ export const command = action({
 
 function leftText(dead: number): string {
   if (dead === 1) return '1 dead job is left'
-  return `${dead}${dead === MAX_COUNT ? '+' : ''} dead jobs are left`
+  return `${countText(dead, true)} dead jobs are left`
 }
 
 function endedText(minutes: NonNullable<Stats['minutes']>): string {

@@ -275,7 +275,7 @@ async function whyNotYet(
     url === null
       ? `it waits for a claim at endpoint "${name}"`
       : 'it is due, and a worker claims it when a slot is free'
-  const place = await store.placeInLine(id)
+  const place = await store.placeInLine(name, id)
   if (place === null) return because('next_in_line', detail)
   const { jobsBefore, keyCount: keys } = place
   return {

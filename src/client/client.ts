@@ -45,6 +45,7 @@ export type {
   Endpoint,
   EndpointChange,
   EndpointSettings,
+  FairnessKey,
   ListedEndpoint,
   PingResult,
 } from './endpoint.ts'

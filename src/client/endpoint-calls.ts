@@ -5,6 +5,7 @@ import type {
   Endpoint,
   EndpointChange,
   EndpointSettings,
+  FairnessKey,
   ListedEndpoint,
   PingResult,
 } from './endpoint.ts'
@@ -97,6 +98,26 @@ export class EndpointCalls {
   /** All endpoints, ordered by name. Fetches pages as needed. */
   list({ limit = MAX_PAGE, signal }: PageOptions = {}): AsyncGenerator<ListedEndpoint, void> {
     return eachItem((cursor) => this.page({ limit, cursor, signal }))
+  }
+
+  /** One page of the fairness keys that have queued or running jobs, ordered by key. */
+  async fairnessKeysPage(
+    name: string,
+    { limit, cursor, signal }: PageOptions = {},
+  ): Promise<Page<FairnessKey>> {
+    const path = pathOf(name, '/keys') + queryText({ limit, cursor })
+    return this.#call.json(
+      { method: 'GET', path, repeatable: true, signal },
+      check.pageOf(check.FAIRNESS_KEY),
+    )
+  }
+
+  /** All of them. Fetches pages as needed. */
+  fairnessKeys(
+    name: string,
+    { limit = MAX_PAGE, signal }: PageOptions = {},
+  ): AsyncGenerator<FairnessKey, void> {
+    return eachItem((cursor) => this.fairnessKeysPage(name, { limit, cursor, signal }))
   }
 
   /** Stops deliveries; enqueueing continues. */

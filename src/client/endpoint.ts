@@ -71,6 +71,17 @@ export type ListedEndpoint = Omit<Endpoint, 'headers' | 'secretHint' | 'secret'>
   secretHint: string | null
 }
 
+/** A fairness key of an endpoint that has queued or running jobs. */
+export interface FairnessKey {
+  key: string
+  /** Including due jobs. */
+  queued: number
+  due: number
+  running: number
+  /** A count of 10000 means more. */
+  more?: true
+}
+
 /** The result of a test ping. */
 export interface PingResult {
   outcome: Outcome

@@ -162,6 +162,10 @@ export const LISTED_ENDPOINT = record({
   ...{ headers: orNull(object), secretHint: orNull(text) },
 })
 
+export const FAIRNESS_KEY = record({
+  ...{ key: text, queued: number, due: number, running: number, more: ifGiven(flag) },
+})
+
 export const ROTATED_ENDPOINT = record({ ...ENDPOINT.fields, secret: word })
 
 export const PING = record({

@@ -201,7 +201,7 @@ async function useFairnessKeys(store: Store, endpoint: string): Promise<void> {
   await store.statsOf([endpoint])
   await store.fairnessKeysOf(endpoint, null, 10)
   const { items } = await store.listJobs({ endpoint, limit: 20 })
-  for (const { id } of items) await store.placeInLine(id)
+  for (const { id } of items) await store.placeInLine(endpoint, id)
   await sweepAll(store)
 }
 

@@ -203,7 +203,7 @@ export interface Store {
     limit: number,
   ): Promise<Page<FairnessKeyStats>>
   /** null: the job does not wait for a turn, or no fairness key takes turns at its priority. */
-  placeInLine(jobId: string): Promise<PlaceInLine | null>
+  placeInLine(endpoint: string, jobId: string): Promise<PlaceInLine | null>
 
   /** The names of those that still have dead jobs, sorted; at most MAX_DELETED_NAMES. */
   deletedEndpoints(): Promise<string[]>

@@ -169,3 +169,33 @@ describe('delete', () => {
     },
   )
 })
+
+describe('keys', () => {
+  it('lists the fairness keys with the counts of their jobs', DEADLINE, async () => {
+    await posthorn.request('PUT', '/endpoints/fair', { url: null })
+    expect(await endpoints('keys', 'fair')).toMatchObject({
+      ...{ code: 0, stdout: '' },
+      stderr: 'No fairness key has queued or running jobs.\n',
+    })
+    for (const fairnessKey of ['tenant-7', 'tenant-7', 'tenant-12', 'tenant-3']) {
+      await posthorn.request('POST', '/jobs', { endpoint: 'fair', payload: 1, fairnessKey })
+    }
+    const delayed = { endpoint: 'fair', payload: 1, fairnessKey: 'tenant-7', delay: '1h' }
+    await posthorn.request('POST', '/jobs', delayed)
+    await posthorn.request('POST', '/endpoints/fair/claim', { limit: 1 })
+    const listed = await endpoints('keys', 'fair', '--limit', '2')
+    expect(listed.stdout.split('\n').map((line) => line.trim().split(/ +/))).toEqual([
+      ['KEY', 'QUEUED', 'DUE', 'RUNNING'],
+      ['tenant-12', '1', '1', '0'],
+      ['tenant-3', '1', '1', '0'],
+      [''],
+    ])
+    expect(listed.stderr).toBe('There may be more than 2; to list more, use --limit.\n')
+    const json = JSON.parse((await endpoints('keys', 'fair', '--json')).stdout)
+    expect(json.nextCursor).toBeNull()
+    expect(json.items[2]).toEqual({ key: 'tenant-7', queued: 2, due: 1, running: 1 })
+    const unknown = await endpoints('keys', 'unknown')
+    expect(unknown.code).not.toBe(0)
+    expect(unknown.stderr).toContain('unknown')
+  })
+})

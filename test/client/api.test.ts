@@ -223,6 +223,20 @@ describe('endpoints', () => {
     for await (const one of posthorn.endpoints.list({ limit: 1 })) names.push(one.name)
     expect(names).toContain(name)
     expect(names).toEqual([...names].sort())
+    for (const fairnessKey of ['b', 'a/7', 'c']) {
+      await posthorn.enqueue({ endpoint: name, payload: 1, fairnessKey, ...LATER })
+    }
+    const fair: string[] = []
+    for await (const one of posthorn.endpoints.fairnessKeys(name, { limit: 2 })) fair.push(one.key)
+    expect(fair).toEqual(['a/7', 'b', 'c'])
+    const page = await posthorn.endpoints.fairnessKeysPage(name, { limit: 1 })
+    expect(page.items).toEqual([{ key: 'a/7', queued: 1, due: 0, running: 0 }])
+    await posthorn.endpoints.remove(name, { force: true })
+  })
+
+  it('without jobs are removed at once', async () => {
+    const name = 'removed'
+    await posthorn.endpoints.put(name, { url: null })
     await posthorn.endpoints.remove(name)
     expect(await codeOf(posthorn.endpoints.get(name))).toBe('endpoint_not_found')
   })

@@ -44,6 +44,7 @@ const CALLS: Record<string, () => Promise<unknown>> = {
   'endpoints.edit': () => posthorn.endpoints.edit('a', { timeout: '5s' }),
   'endpoints.get': () => posthorn.endpoints.get('a'),
   'endpoints.list': () => first(posthorn.endpoints.list()),
+  'endpoints.fairnessKeys': () => first(posthorn.endpoints.fairnessKeys('a')),
   'endpoints.pause': () => posthorn.endpoints.pause('a'),
   'endpoints.resume': () => posthorn.endpoints.resume('a'),
   'endpoints.remove': () => posthorn.endpoints.remove('a'),
@@ -168,11 +169,12 @@ describe('a list that never ends is given up', () => {
 
   it('where no cursor comes, which is no end either', async () => {
     server.answerWith({ body: '{"items":[]}' })
-    for (const name of ['page', 'list', 'endpoints.list', 'schedules.list']) {
+    const lists = ['page', 'list', 'endpoints.list', 'endpoints.fairnessKeys', 'schedules.list']
+    for (const name of lists) {
       const error = await errorOf((CALLS[name] as () => Promise<unknown>)())
       expect(error.message).toContain('the field /nextCursor is missing')
     }
-    expect(server.requests).toHaveLength(4)
+    expect(server.requests).toHaveLength(lists.length)
   })
 
   it('where pages stay empty', async () => {
@@ -199,6 +201,7 @@ describe('what a caller gave', () => {
       () => posthorn.page({ cursor: none }),
       () => first(posthorn.list({ tag: none })),
       () => first(posthorn.endpoints.list({ limit: none })),
+      () => first(posthorn.endpoints.fairnessKeys('a', { limit: none })),
       () => first(posthorn.schedules.list({ limit: none })),
       () => posthorn.stats({ window: none }),
       () => posthorn.edit('job_1', { priority: 1 }, { ifVersion: none }),

@@ -88,6 +88,7 @@ describe('the client knows', () => {
       ['EXPLANATION', checks.EXPLANATION, answers.explainResponse],
       ['ENDPOINT', checks.ENDPOINT, answers.endpointResponse],
       ['LISTED_ENDPOINT', checks.LISTED_ENDPOINT, page(answers.endpointListResponse.shape.items)],
+      ['FAIRNESS_KEY', checks.FAIRNESS_KEY, page(answers.fairnessKeyListResponse.shape.items)],
       ['PING', checks.PING, answers.testResponse],
       ['SCHEDULE', checks.SCHEDULE, answers.scheduleResponse],
       ['SCHEDULE_SUMMARY', checks.SCHEDULE_SUMMARY, page(answers.scheduleListResponse.shape.items)],

@@ -173,16 +173,22 @@ describe.each(ENGINES)('fairness keys on %s', (engine) => {
     await add(endpoint, 'other priority', 3, { priority: 9 })
     for (const [i, jobsBefore] of [0, 1, 30, FLOOD - 1].entries()) {
       const id = flood[jobsBefore] ?? ''
-      expect([i, await store.placeInLine(id)]).toEqual([i, { jobsBefore, keyCount: 1 }])
+      expect([i, await store.placeInLine(endpoint, id)]).toEqual([i, { jobsBefore, keyCount: 1 }])
     }
     await add(endpoint, 'small', 2)
-    expect(await store.placeInLine(flood[150] ?? '')).toEqual({ jobsBefore: 150, keyCount: 2 })
+    expect(await store.placeInLine(endpoint, flood[150] ?? '')).toEqual({
+      jobsBefore: 150,
+      keyCount: 2,
+    })
     await enqueueMany(store, endpoint, 2)
-    expect(await store.placeInLine(flood[150] ?? '')).toEqual({ jobsBefore: 150, keyCount: 3 })
+    expect(await store.placeInLine(endpoint, flood[150] ?? '')).toEqual({
+      jobsBefore: 150,
+      keyCount: 3,
+    })
     const claimed = await claimFrom(store, endpoint, 3)
     expect(claimed).toHaveLength(3)
     await claimFrom(store, endpoint, 20)
-    const { jobsBefore = 0 } = (await store.placeInLine(flood[150] ?? '')) ?? {}
+    const { jobsBefore = 0 } = (await store.placeInLine(endpoint, flood[150] ?? '')) ?? {}
     const { running } = (await statsOf(endpoint, 'flood')) ?? { running: 0 }
     expect(running).toBeGreaterThan(5)
     expect(jobsBefore).toBe(150 - running)
@@ -192,12 +198,12 @@ describe.each(ENGINES)('fairness keys on %s', (engine) => {
     const { store } = place
     const endpoint = await addEndpoint(store)
     const ids = await enqueueMany(store, endpoint, 5)
-    for (const id of ids) expect(await store.placeInLine(id)).toBeNull()
+    for (const id of ids) expect(await store.placeInLine(endpoint, id)).toBeNull()
     await add(endpoint, 'a', 1, { priority: 9 })
-    expect(await store.placeInLine(ids[3] ?? '')).toBeNull()
+    expect(await store.placeInLine(endpoint, ids[3] ?? '')).toBeNull()
     await add(endpoint, 'a', 1)
     await add(endpoint, 'b', 1)
-    expect(await store.placeInLine(ids[3] ?? '')).toEqual({ jobsBefore: 3, keyCount: 3 })
+    expect(await store.placeInLine(endpoint, ids[3] ?? '')).toEqual({ jobsBefore: 3, keyCount: 3 })
   })
 
   test('a job has no place while it is not due, blocked, running or final', async () => {
@@ -206,10 +212,10 @@ describe.each(ENGINES)('fairness keys on %s', (engine) => {
     const [first = ''] = await add(endpoint, 'a', 1)
     const [blocked = ''] = await add(endpoint, 'a', 1, { dependsOn: [first] })
     const [delayed = ''] = await add(endpoint, 'a', 1, { runAt: store.clock.now() + HOUR_MS })
-    expect(await store.placeInLine(first)).toEqual({ jobsBefore: 0, keyCount: 1 })
+    expect(await store.placeInLine(endpoint, first)).toEqual({ jobsBefore: 0, keyCount: 1 })
     await claimOne(store, endpoint)
     for (const id of [first, blocked, delayed, 'job_none']) {
-      expect(await store.placeInLine(id)).toBeNull()
+      expect(await store.placeInLine(endpoint, id)).toBeNull()
     }
   })
 
@@ -220,7 +226,7 @@ describe.each(ENGINES)('fairness keys on %s', (engine) => {
     const [first = '', second = ''] = await add(endpoint, 'a', 2, { runAt })
     await add(endpoint, 'b', 1, { runAt: runAt + HOUR_MS })
     await passed(store, runAt)
-    expect(await store.placeInLine(first)).toEqual({ jobsBefore: 0, keyCount: 1 })
-    expect(await store.placeInLine(second)).toEqual({ jobsBefore: 1, keyCount: 1 })
+    expect(await store.placeInLine(endpoint, first)).toEqual({ jobsBefore: 0, keyCount: 1 })
+    expect(await store.placeInLine(endpoint, second)).toEqual({ jobsBefore: 1, keyCount: 1 })
   })
 })

@@ -94,4 +94,37 @@ describe.skipIf(CHROMIUM === null)('the page of an endpoint', () => {
       .waitFor()
     await page.getByText('out of stamps').waitFor()
   })
+
+  it('lists its fair keys, each page with one request', async () => {
+    const { posthorn, enqueue, open } = fixture
+    const { request } = posthorn
+    await request('PUT', '/endpoints/fair', { url: null })
+    const page = await open('/endpoints/fair')
+    await page.getByRole('link', { name: 'Fair keys' }).click()
+    await page.getByText('No fairness key has queued or running jobs').waitFor()
+
+    const keys = Array.from({ length: 60 }, (_, i) => `tenant ${String(i).padStart(2, '0')}`)
+    const jobs = keys.map((fairnessKey) => ({ endpoint: 'fair', payload: 1, fairnessKey }))
+    expect((await request('POST', '/jobs/batch', { jobs })).status).toBe(200)
+    await enqueue('fair', { fairnessKey: 'tenant 07', delay: '1h' })
+    await enqueue('fair', { fairnessKey: '<b>tenant</b>' })
+    const row = page.getByRole('row', { name: /tenant 07/ })
+    await row.waitFor()
+    const cells = await row.getByRole('cell').allTextContents()
+    expect(cells.map((text) => text.trim())).toEqual(['2', '1', '0'])
+    await page.getByRole('row', { name: /<b>tenant<\/b>/ }).waitFor()
+    expect(await page.getByRole('row').count()).toBe(51)
+
+    const asked: string[] = []
+    page.on('request', (one) => void asked.push(new URL(one.url()).pathname))
+    await page.getByRole('link', { name: 'Further' }).click()
+    await page.getByRole('row', { name: /tenant 59/ }).waitFor()
+    expect(await page.getByRole('row').count()).toBe(12)
+    const ofApi = asked.filter((path) => !path.startsWith('/dashboard'))
+    expect(new Set(ofApi)).toEqual(new Set(['/endpoints/fair/keys']))
+    await page.getByRole('link', { name: 'First' }).click()
+    await row.waitFor()
+    await page.getByRole('link', { name: 'Endpoint', exact: true }).click()
+    await page.getByRole('button', { name: 'Pause' }).waitFor()
+  })
 })

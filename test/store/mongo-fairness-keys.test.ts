@@ -53,7 +53,7 @@ it.skipIf(IS_STAND_IN)('the place of a job costs one index entry for each key', 
   const endpoint = await endpointWith(2_000, (i) => ({ fairnessKey: `key ${i % keyCount}` }))
   const { items } = await place.store.listJobs({ endpoint, limit: 1 })
   const { entries, documents } = await readBy(async () => {
-    const found = await place.store.placeInLine(items[0]?.id ?? '')
+    const found = await place.store.placeInLine(endpoint, items[0]?.id ?? '')
     expect(found).toEqual({ jobsBefore: 2_000 / keyCount - 1, keyCount })
   })
   expect(entries).toBeLessThan(3 * keyCount)

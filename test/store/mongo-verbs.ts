@@ -206,7 +206,7 @@ async function useFairnessKeys(store: Store, endpoint: string, ids: string[]): P
   await store.statsOf([endpoint])
   await store.fairnessKeysOf(endpoint, null, 10)
   const { items } = await store.listJobs({ endpoint, limit: 100 })
-  for (const { id } of items) await store.placeInLine(id)
+  for (const { id } of items) await store.placeInLine(endpoint, id)
 }
 
 /**

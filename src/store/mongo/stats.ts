@@ -365,13 +365,14 @@ function statsOfKey(key: string, found: FoundOfKey[]): FairnessKeyStats {
 
 export async function placeInLine(
   context: MongoContext,
+  endpoint: string,
   jobId: string,
 ): Promise<PlaceInLine | null> {
   const deadline = startDeadline()
   const now = nowOf(context)
   const job = await run(deadline, (limit) =>
     context.jobs.findOne<JobInLine>(
-      { _id: jobId, state: { $in: ['queued', 'waiting'] }, runAt: { $lte: now } },
+      { _id: jobId, endpoint, state: { $in: ['queued', 'waiting'] }, runAt: { $lte: now } },
       { projection: PLACE, ...limit },
     ),
   )
@@ -380,7 +381,7 @@ export async function placeInLine(
   if (keyed === 0 && job.fairnessKey === undefined) return null
   const count = ({ hint, filter }: Part, most: number) =>
     run(deadline, (limit) => context.jobs.countDocuments(filter, { hint, limit: most, ...limit }))
-  const { endpoint, priority } = job
+  const { priority } = job
   const plain = { endpoint, state: 'queued', priority, turn: NO_TURN } as const
   const [anyPlainDue = 0, ...before] = await Promise.all([
     count({ hint: 'claim', filter: { ...plain, runAt: { $lte: now } } }, 1),

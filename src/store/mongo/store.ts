@@ -336,7 +336,7 @@ function recordVerbs(context: MongoContext) {
     minuteStatsSince: (instant, endpoint) => minuteStatsSince(context, instant, endpoint),
     statsOf: (names) => statsOf(context, names),
     fairnessKeysOf: (...query) => fairnessKeysOf(context, ...query),
-    placeInLine: (jobId) => placeInLine(context, jobId),
+    placeInLine: (...job) => placeInLine(context, ...job),
     deletedEndpoints: () => deletedEndpoints(context),
     upkeepLease: () => upkeepLease(context),
     takeUpkeep: (lease) => takeUpkeep(context, lease),

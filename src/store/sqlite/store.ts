@@ -174,7 +174,7 @@ function recordVerbs(database: Database) {
     minuteStatsSince: (instant, endpoint) => minuteStatsSince(database, instant, endpoint),
     statsOf: (names) => statsOf(database, names),
     fairnessKeysOf: (...query) => fairnessKeysOf(database, ...query),
-    placeInLine: (jobId) => placeInLine(database, jobId),
+    placeInLine: (_endpoint, jobId) => placeInLine(database, jobId),
     deletedEndpoints: () => deletedEndpoints(database),
     upkeepLease: () => upkeepLease(database),
     takeUpkeep: (lease) => takeUpkeep(database, lease),

@@ -1,0 +1,91 @@
+// The fairness keys of an endpoint: how many jobs of each wait and run. They are called fair keys
+// here, because API keys are keys, too.
+import { html } from 'htm/preact'
+import { addressOf } from './address.js'
+import { ask, queryOf } from './api.js'
+import { useLive } from './live.js'
+import { Empty, Foreign, Waiting } from './parts.js'
+import { figure } from './words.js'
+
+const EVERY_MS = 3_000
+const PAGE = 50
+const FIGURES = ['queued', 'due', 'running']
+
+/** The pages of one endpoint. @param {{name?: string, at?: 'endpoint' | 'keys'}} props */
+export function EndpointTabs({ name = '', at }) {
+  const link = (tab, words, title) =>
+    html`<a href=${addressOf(words)} aria-current=${tab === at ? 'page' : undefined}>${title}</a>`
+  return html`<nav class="tabs" aria-label="Pages of this endpoint">
+    ${link('endpoint', ['endpoints', name], 'Endpoint')}
+    ${link('keys', ['endpoints', name, 'keys'], 'Fair keys')}
+  </nav>`
+}
+
+/** @param {{name?: string, query?: any}} props */
+export function FairKeys({ name = '', query }) {
+  const cursor = query.get('cursor')
+  const { data, error } = useLive(
+    (_, signal) => {
+      const path = `endpoints/${encodeURIComponent(name)}/keys${queryOf({ limit: PAGE, cursor })}`
+      return ask('GET', path, undefined, { signal })
+    },
+    EVERY_MS,
+    [name, cursor],
+  )
+  return html`
+    <h1><span class="faint">Endpoint</span> ${name}</h1>
+    <${EndpointTabs} name=${name} at="keys" />
+    ${
+      data === null
+        ? html`<${Waiting} error=${error} what="The list of fair keys" />`
+        : html`<${Page} name=${name} page=${data} cursor=${cursor} />`
+    }
+  `
+}
+
+function Page({ name, page, cursor }) {
+  const { items, nextCursor } = page
+  const words = ['endpoints', name, 'keys']
+  return html`
+    ${items.length === 0 && html`<${NoKeys} isLast=${nextCursor === null} cursor=${cursor} />`}
+    ${items.length > 0 && html`<${KeyTable} keys=${items} />`}
+    <nav class="pages" aria-label="Pages of fair keys">
+      ${cursor !== null && html`<a href=${addressOf(words)}>First</a>`}
+      ${nextCursor !== null && html`<a href=${addressOf(words, { cursor: nextCursor })}>Further</a>`}
+    </nav>
+  `
+}
+
+function NoKeys({ isLast, cursor }) {
+  if (!isLast)
+    return html`<${Empty} title="No key on this page"><p>There may be further ones.</p><//>`
+  if (cursor !== null) return html`<${Empty} title="No further keys"><//>`
+  return html`<${Empty} title="No fairness key has queued or running jobs">
+    <p>Jobs with a <code>fairnessKey</code> take turns, so that no customer delays the others.</p>
+  <//>`
+}
+
+function KeyTable({ keys }) {
+  return html`<table class="rows">
+    <caption>By key. Keys without queued and running jobs are not listed.</caption>
+    <thead>
+      <tr>
+        <th scope="col">Key</th>
+        <th scope="col" class="num">Queued</th>
+        <th scope="col" class="num">Due</th>
+        <th scope="col" class="num">Running</th>
+      </tr>
+    </thead>
+    <tbody>
+      ${keys.map(
+        (row) => html`<tr key=${row.key}>
+          <th scope="row"><${Foreign} text=${row.key} /></th>
+          ${FIGURES.map((one) => {
+            const tone = row[one] === 0 ? 'faint' : ''
+            return html`<td class="num ${tone}" data-label=${one}>${figure(row[one], row.more)}</td>`
+          })}
+        </tr>`,
+      )}
+    </tbody>
+  </table>`
+}

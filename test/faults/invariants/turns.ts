@@ -1,5 +1,5 @@
-// I14: the fairness keys of an endpoint take turns. A claim is the start of an attempt in the record
-// of its job: requests arrive in another order, and those of a dead worker not at all.
+// I14: the fairness keys of an endpoint take turns. A claim is the start of an attempt in the
+// record of its job: requests arrive in another order, and those of a dead worker not at all.
 import type { JobRecord } from '../history.ts'
 import { effectOf, type Facts, type JobFacts, monotonic, type Report } from './facts.ts'
 import { countUpTo } from './fault-times.ts'

@@ -23,14 +23,15 @@ export function EndpointTabs({ name = '', at }) {
 
 /** @param {{name?: string, query?: any}} props */
 export function FairKeys({ name = '', query }) {
-  const cursor = query.get('cursor')
+  const [cursor, order] = [query.get('cursor'), query.get('order')]
   const { data, error } = useLive(
     (_, signal) => {
-      const path = `endpoints/${encodeURIComponent(name)}/keys${queryOf({ limit: PAGE, cursor })}`
+      const fields = queryOf({ limit: PAGE, order, cursor })
+      const path = `endpoints/${encodeURIComponent(name)}/keys${fields}`
       return ask('GET', path, undefined, { signal })
     },
     EVERY_MS,
-    [name, cursor],
+    [name, order, cursor],
   )
   return html`
     <h1><span class="faint">Endpoint</span> ${name}</h1>
@@ -38,20 +39,30 @@ export function FairKeys({ name = '', query }) {
     ${
       data === null
         ? html`<${Waiting} error=${error} what="The list of fair keys" />`
-        : html`<${Page} name=${name} page=${data} cursor=${cursor} />`
+        : html`<${Page} name=${name} page=${data} order=${order} cursor=${cursor} />`
     }
   `
 }
 
-function Page({ name, page, cursor }) {
-  const { items, nextCursor } = page
+function Page({ name, page, order, cursor }) {
+  const { items, nextCursor, partial } = page
   const words = ['endpoints', name, 'keys']
+  const isByWait = order === 'wait'
   return html`
     ${items.length === 0 && html`<${NoKeys} isLast=${nextCursor === null} cursor=${cursor} />`}
-    ${items.length > 0 && html`<${KeyTable} keys=${items} />`}
+    ${items.length > 0 && html`<${KeyTable} keys=${items} isByWait=${isByWait} />`}
+    ${partial === true && html`<p class="faint">Only the first 10,000 keys were compared.</p>`}
     <nav class="pages" aria-label="Pages of fair keys">
-      ${cursor !== null && html`<a href=${addressOf(words)}>First</a>`}
-      ${nextCursor !== null && html`<a href=${addressOf(words, { cursor: nextCursor })}>Further</a>`}
+      ${
+        isByWait
+          ? html`<a href=${addressOf(words)}>By key</a>`
+          : html`<a href=${addressOf(words, { order: 'wait' })}>Longest wait first</a>`
+      }
+      ${cursor !== null && html`<a href=${addressOf(words, { order })}>First</a>`}
+      ${
+        nextCursor !== null &&
+        html`<a href=${addressOf(words, { order, cursor: nextCursor })}>Further</a>`
+      }
     </nav>
   `
 }
@@ -60,14 +71,20 @@ function NoKeys({ isLast, cursor }) {
   if (!isLast)
     return html`<${Empty} title="No key on this page"><p>There may be further ones.</p><//>`
   if (cursor !== null) return html`<${Empty} title="No further keys"><//>`
-  return html`<${Empty} title="No fairness key has queued or running jobs">
+  return html`<${Empty} title="No fairness key has jobs here">
     <p>Jobs with a <code>fairnessKey</code> take turns, so that no customer delays the others.</p>
   <//>`
 }
 
-function KeyTable({ keys }) {
+function KeyTable({ keys, isByWait }) {
   return html`<table class="rows">
-    <caption>By key. Keys without queued and running jobs are not listed.</caption>
+    <caption>
+      ${
+        isByWait
+          ? 'Keys with due jobs, the one that waits longest first.'
+          : 'By key. Keys without queued and running jobs are not listed.'
+      }
+    </caption>
     <thead>
       <tr>
         <th scope="col">Key</th>

@@ -75,13 +75,24 @@ const KEY_COLUMNS: Column<FairnessKey>[] = [
 const keys = action({
   summary: 'The fairness keys that have queued or running jobs, by key',
   arguments: ['NAME'],
-  options: { limit: LIMIT_OPTION, json: JSON_OPTION },
+  options: {
+    'by-wait': {
+      type: 'boolean',
+      help: 'only those with due jobs, the one that waits longest first',
+    },
+    limit: LIMIT_OPTION,
+    json: JSON_OPTION,
+  },
   examples: ['posthorn endpoints keys invoice-pdf --limit 100'],
   async run({ words: [name = ''], values }) {
     const limit = listLimit(values.limit)
     const { endpoints } = connect()
-    const page = await firstItems(limit, (part) => endpoints.fairnessKeysPage(name, part))
-    const empty = 'No fairness key has queued or running jobs.'
+    const byWait = values['by-wait'] === true
+    const order = byWait ? 'wait' : 'key'
+    const page = await firstItems(limit, (part) =>
+      endpoints.fairnessKeysPage(name, { ...part, order }),
+    )
+    const empty = `No fairness key has ${byWait ? 'due' : 'queued or running'} jobs.`
     printPage(page, KEY_COLUMNS, { limit, empty, isJson: values.json === true })
     return EXIT.done
   },

@@ -4,6 +4,7 @@ import { z } from 'zod'
 import { createBatchSize } from '../../src/batch-size.ts'
 import { ENDPOINT_NAME_SHAPE } from '../../src/endpoint/endpoint.ts'
 import { AppError } from '../../src/errors.ts'
+import type { KeyWait } from '../../src/store/stats.ts'
 import type { DeleteEndpointResult, EndpointCounts, Store } from '../../src/store/store.ts'
 import type { AddressPolicy } from '../../src/webhook/address-policy.ts'
 import {
@@ -46,8 +47,14 @@ const deleteEndpointQuery = z.strictObject({
 })
 
 const endpointsQuery = z.strictObject(pageFields)
-/** A fairness key has up to 256 characters, of which each can take three bytes. */
-const keysQuery = z.strictObject({ ...pageFields, cursor: z.string().max(1_024).optional() })
+const keysQuery = z.strictObject({
+  ...pageFields,
+  // A fairness key has up to 256 characters, of which each can take three bytes.
+  cursor: z.string().max(1_050).optional(),
+  order: z.enum(['key', 'wait']).default('key').meta({
+    description: 'wait: only keys with due jobs, the one whose first job waits longest first',
+  }),
+})
 
 const deletingResponse = jsonResponse(
   'its jobs become dead, then it is deleted',
@@ -196,7 +203,7 @@ function registerGet(app: FastifyInstance, { store }: EndpointRoutes): void {
 function registerKeys(app: FastifyInstance, { store }: EndpointRoutes): void {
   // As in the list of endpoints.
   const size = createBatchSize(MAX_PAGE)
-  app.get<ByName & { Querystring: { limit: number; cursor?: string } }>(
+  app.get<ByName & { Querystring: z.output<typeof keysQuery> }>(
     '/endpoints/:name/keys',
     {
       schema: {
@@ -209,22 +216,35 @@ function registerKeys(app: FastifyInstance, { store }: EndpointRoutes): void {
     },
     async (request) => {
       const { name } = request.params
-      const { limit, cursor } = request.query
-      const isKey = (key: string) => fairnessKey.safeParse(key).success
-      const after = cursor === undefined ? null : readCursor(cursor, isKey)
+      const { limit, cursor, order } = request.query
+      const isCursor = (key: string) =>
+        order === 'key' ? isFairnessKey(key) : waitIn(key) !== null
+      const after = cursor === undefined ? null : readCursor(cursor, isCursor)
       if ((await store.endpointsNamed([name])).length === 0) throw endpointNotFound(name)
       const most = Math.min(limit, size.limit)
-      const page = await size.run(
-        most,
-        () => store.fairnessKeysOf(name, after, most),
-        ({ items }) => items.length,
-      )
+      const read = async () => {
+        if (order === 'key') return store.fairnessKeysOf(name, after, most)
+        const { next, ...page } = await store.keysByWait(name, waitIn(after), most)
+        return { ...page, next: next === null ? null : `${next.dueSince} ${next.key}` }
+      }
+      const page = await size.run(most, read, ({ items }) => items.length)
       return {
         items: page.items.map(fairnessKeyView),
         nextCursor: page.next === null ? null : writeCursor(page.next),
+        ...('partial' in page && page.partial ? { partial: true } : {}),
       }
     },
   )
+}
+
+function isFairnessKey(key: string): boolean {
+  return fairnessKey.safeParse(key).success
+}
+
+/** Reads the cursor of a list in order of the wait. */
+function waitIn(cursor: string | null): KeyWait | null {
+  const [, dueSince, key = ''] = /^(\d{1,15}) (.*)$/s.exec(cursor ?? '') ?? []
+  return isFairnessKey(key) ? { dueSince: Number(dueSince), key } : null
 }
 
 function registerDelete(app: FastifyInstance, { store }: EndpointRoutes): void {

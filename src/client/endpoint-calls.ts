@@ -30,6 +30,11 @@ export interface PageOptions extends RequestOptions {
   cursor?: string | undefined
 }
 
+export interface FairnessKeyOptions extends PageOptions {
+  /** `wait`: only keys with due jobs, the one that waits longest first. Default: by key. */
+  order?: 'key' | 'wait' | undefined
+}
+
 const PING_WAIT_MS = 15 * 60_000
 
 /** A class, because its many methods share one Call. */
@@ -100,12 +105,12 @@ export class EndpointCalls {
     return eachItem((cursor) => this.page({ limit, cursor, signal }))
   }
 
-  /** One page of the fairness keys that have queued or running jobs, ordered by key. */
+  /** One page of the fairness keys that have queued or running jobs. */
   async fairnessKeysPage(
     name: string,
-    { limit, cursor, signal }: PageOptions = {},
+    { limit, cursor, order, signal }: FairnessKeyOptions = {},
   ): Promise<Page<FairnessKey>> {
-    const path = pathOf(name, '/keys') + queryText({ limit, cursor })
+    const path = pathOf(name, '/keys') + queryText({ limit, cursor, order })
     return this.#call.json(
       { method: 'GET', path, repeatable: true, signal },
       check.pageOf(check.FAIRNESS_KEY),
@@ -115,9 +120,9 @@ export class EndpointCalls {
   /** All of them. Fetches pages as needed. */
   fairnessKeys(
     name: string,
-    { limit = MAX_PAGE, signal }: PageOptions = {},
+    { limit = MAX_PAGE, order, signal }: FairnessKeyOptions = {},
   ): AsyncGenerator<FairnessKey, void> {
-    return eachItem((cursor) => this.fairnessKeysPage(name, { limit, cursor, signal }))
+    return eachItem((cursor) => this.fairnessKeysPage(name, { limit, cursor, order, signal }))
   }
 
   /** Stops deliveries; enqueueing continues. */

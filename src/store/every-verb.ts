@@ -200,6 +200,7 @@ async function useFairnessKeys(store: Store, endpoint: string): Promise<void> {
   await enqueue(store, endpoint, 3, { fairnessKey: 'a', expiresAt: store.clock.now() })
   await store.statsOf([endpoint])
   await store.fairnessKeysOf(endpoint, null, 10)
+  await store.keysByWait(endpoint, null, 10)
   const { items } = await store.listJobs({ endpoint, limit: 20 })
   for (const { id } of items) await store.placeInLine(endpoint, id)
   await sweepAll(store)

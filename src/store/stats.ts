@@ -16,7 +16,7 @@ export interface EndpointStats {
 }
 
 /** The jobs of one fairness key of an endpoint. */
-export interface FairnessKeyStats {
+export interface KeyStats {
   key: string
   /** Including due and blocked jobs. */
   queued: number
@@ -24,6 +24,43 @@ export interface FairnessKeyStats {
   running: number
   /** As in EndpointStats. */
   more: boolean
+}
+
+/** How long a key has waited. */
+export interface KeyWait {
+  key: string
+  /** The instant since which the first due job of the key is due. */
+  dueSince: number
+}
+
+/** The keys of an endpoint that have due jobs, the one that waits longest first. */
+export interface KeysByWait {
+  items: KeyStats[]
+  /** The last one of this page; null: this is the last page. */
+  next: KeyWait | null
+  /** There are more than MAX_COUNT keys, and only so many of each priority were compared. */
+  partial: boolean
+}
+
+/** The keys of a page: those that come after `after`, and the last one if there are more. */
+export function pageByWait(waits: KeyWait[], after: KeyWait | null, limit: number) {
+  const earliest = new Map<string, number>()
+  for (const { key, dueSince } of waits) {
+    earliest.set(key, Math.min(dueSince, earliest.get(key) ?? dueSince))
+  }
+  const left = [...earliest]
+    .map(([key, dueSince]): KeyWait => ({ key, dueSince }))
+    .filter((one) => after === null || compareWaits(after, one) < 0)
+    .sort(compareWaits)
+  const page = left.slice(0, limit)
+  return {
+    keys: page.map(({ key }) => key),
+    next: left.length > limit ? (page.at(-1) ?? null) : null,
+  }
+}
+
+function compareWaits(a: KeyWait, b: KeyWait): number {
+  return a.dueSince - b.dueSince || (a.key < b.key ? -1 : Number(a.key > b.key))
 }
 
 /** Where a job is in the order of the fairness keys of its endpoint and priority. */

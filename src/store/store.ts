@@ -33,7 +33,7 @@ import type { MinuteStats, MinuteStatsRange, MinuteStatsReport } from './minute-
 import type { Outbox, OutboxName } from './outbox.ts'
 import type { IfVersion, OtherVersion } from './precondition.ts'
 import type { SetBackLooks } from './set-back-watch.ts'
-import type { EndpointStats, FairnessKeyStats, PlaceInLine } from './stats.ts'
+import type { EndpointStats, KeyStats, KeysByWait, KeyWait, PlaceInLine } from './stats.ts'
 import type { StoredUpkeepLease, UpkeepLease } from './upkeep-lease.ts'
 
 export interface Store {
@@ -197,11 +197,9 @@ export interface Store {
    * The fairness keys of an endpoint that have queued or running jobs, in the order of their bytes.
    * A page can be short or empty although there are more.
    */
-  fairnessKeysOf(
-    endpoint: string,
-    after: string | null,
-    limit: number,
-  ): Promise<Page<FairnessKeyStats>>
+  fairnessKeysOf(endpoint: string, after: string | null, limit: number): Promise<Page<KeyStats>>
+  /** Those that have due jobs, the one that waits longest first. */
+  keysByWait(endpoint: string, after: KeyWait | null, limit: number): Promise<KeysByWait>
   /** null: the job does not wait for a turn, or no fairness key takes turns at its priority. */
   placeInLine(endpoint: string, jobId: string): Promise<PlaceInLine | null>
 

@@ -19,7 +19,7 @@ import { httpUrlProblem } from '../endpoint/http-url.ts'
 import { formatDuration } from '../job/duration.ts'
 import { DEFAULT_RETRY, effectivePolicy } from '../job/retry-policy.ts'
 import { isPlainText } from '../plain-text.ts'
-import type { FairnessKeyStats } from '../store/stats.ts'
+import type { KeyStats } from '../store/stats.ts'
 import type { EndpointCounts } from '../store/store.ts'
 import { decrypted } from '../store/store-errors.ts'
 import {
@@ -299,9 +299,12 @@ export const fairnessKeyListResponse = z.object({
     }),
   ),
   nextCursor: z.string().nullable(),
+  partial: z.literal(true).optional().meta({
+    description: 'with order=wait: there are more than 10000 keys, and only so many were compared',
+  }),
 })
 
-export function fairnessKeyView({ more, ...counts }: FairnessKeyStats) {
+export function fairnessKeyView({ more, ...counts }: KeyStats) {
   return more ? { ...counts, more } : counts
 }
 

@@ -203,6 +203,19 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     const cursor = Buffer.from(wide).toString('base64url')
     expect(await fixture.get(`${path}?cursor=${cursor}`)).toEqual({ items: [], nextCursor: null })
 
+    // All other jobs run, or are not due.
+    expect(await fixture.get(`${path}?order=wait`)).toEqual({ items: [], nextCursor: null })
+    const { runAt } = (await endpoint.post({ fairnessKey: wide })).body
+    await soon(async () => expect(Date.now()).toBeGreaterThan(at(runAt) + 50))
+    await endpoint.enqueue({ fairnessKey: 'a' })
+    const waits = await fixture.get(`${path}?order=wait&limit=1`)
+    expect(waits.items).toEqual([{ key: wide, queued: 1, due: 1, running: 1 }])
+    const after = await fixture.get(`${path}?order=wait&limit=1&cursor=${waits.nextCursor}`)
+    expect(after.items).toEqual([{ key: 'a', queued: 1, due: 1, running: 0 }])
+    expect(after.nextCursor).toBeNull()
+    const other = await request('GET', `${path}?order=wait&cursor=${first.nextCursor}`)
+    expect(other).toMatchObject({ status: 400, body: { errors: [{ path: 'query/cursor' }] } })
+
     const refused = await request(
       'GET',
       `${path}?cursor=${Buffer.from('..').toString('base64url')}`,

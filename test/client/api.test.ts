@@ -230,6 +230,8 @@ describe('endpoints', () => {
     for await (const one of posthorn.endpoints.fairnessKeys(name, { limit: 2 })) fair.push(one.key)
     expect(fair).toEqual(['a/7', 'b', 'c'])
     const page = await posthorn.endpoints.fairnessKeysPage(name, { limit: 1 })
+    const byWait = await posthorn.endpoints.fairnessKeysPage(name, { order: 'wait' })
+    expect(byWait).toEqual({ items: [], nextCursor: null })
     expect(page.items).toEqual([{ key: 'a/7', queued: 1, due: 0, running: 0 }])
     await posthorn.endpoints.remove(name, { force: true })
   })

@@ -1,7 +1,7 @@
 // The fairness keys of an endpoint, with counts of their jobs, and the place of a job among them.
 import { describe, expect, test } from 'vitest'
 import type { NewJob } from '../../src/job/job.ts'
-import type { FairnessKeyStats } from '../../src/store/stats.ts'
+import type { KeyStats, KeyWait } from '../../src/store/stats.ts'
 import { ENGINES } from '../support/engines.ts'
 import { useStore } from '../support/stores.ts'
 import {
@@ -29,7 +29,7 @@ describe.each(ENGINES)('fairness keys on %s', (engine) => {
     enqueueMany(place.store, endpoint, count, { fairnessKey: key, ...fields })
 
   const listed = async (endpoint: string, limit = 100) => {
-    const pages: FairnessKeyStats[][] = []
+    const pages: KeyStats[][] = []
     let after: string | null = null
     do {
       const page = await place.store.fairnessKeysOf(endpoint, after, limit)
@@ -143,6 +143,36 @@ describe.each(ENGINES)('fairness keys on %s', (engine) => {
         counts('e', 1),
       ],
     ])
+  })
+
+  test('by wait, the key whose first due job has been due longest comes first', async () => {
+    const { store } = place
+    const endpoint = await addEndpoint(store)
+    const now = store.clock.now()
+    await add(endpoint, 'late', 1, { runAt: now - 1_000 })
+    await add(endpoint, 'flood', FLOOD, { runAt: now - 5_000 })
+    await add(endpoint, 'old', 1, { runAt: now - 9_000, priority: 2 })
+    await add(endpoint, 'old', 1, { runAt: now - 2_000, priority: 8 })
+    await add(endpoint, 'delayed', 1, { runAt: now + HOUR_MS })
+    await enqueueMany(store, endpoint, 2, { runAt: now - 20_000 })
+    const byWait = async (limit: number) => {
+      const pages: string[][] = []
+      let after: KeyWait | null = null
+      do {
+        const page = await store.keysByWait(endpoint, after, limit)
+        expect(page.partial).toBe(false)
+        pages.push(page.items.map(({ key }) => key))
+        after = page.next
+      } while (after !== null)
+      return pages
+    }
+    expect(await byWait(10)).toEqual([['old', 'flood', 'late']])
+    expect(await byWait(2)).toEqual([['old', 'flood'], ['late']])
+    expect((await store.keysByWait(endpoint, null, 1)).items).toEqual([counts('old', 2)])
+    const runAt = store.clock.now() + 200
+    await add(endpoint, 'soon', 1, { runAt })
+    await passed(store, runAt)
+    expect(await byWait(10)).toEqual([['old', 'flood', 'late', 'soon']])
   })
 
   test('statistics count the keys with due jobs, each once', async () => {

@@ -48,7 +48,7 @@ async function readBy(work: () => Promise<unknown>) {
   return { entries: sum('keysExamined'), documents: sum('docsExamined') }
 }
 
-it.skipIf(IS_STAND_IN)('the place of a job costs one index entry for each key', async () => {
+it.skipIf(IS_STAND_IN)('places and waits cost few index entries for each key', async () => {
   const keyCount = 50
   const endpoint = await endpointWith(2_000, (i) => ({ fairnessKey: `key ${i % keyCount}` }))
   const { items } = await place.store.listJobs({ endpoint, limit: 1 })
@@ -59,6 +59,9 @@ it.skipIf(IS_STAND_IN)('the place of a job costs one index entry for each key', 
   expect(entries).toBeLessThan(3 * keyCount)
   // The job itself.
   expect(documents).toBe(1)
+  const byWait = await readBy(() => place.store.keysByWait(endpoint, null, 1))
+  expect(byWait.entries).toBeLessThan(5 * keyCount)
+  expect(byWait.documents).toBe(0)
 })
 
 it.skipIf(IS_STAND_IN)('a page with 5,000 keys reads as much as with 50', async () => {

@@ -205,6 +205,7 @@ async function useFairnessKeys(store: Store, endpoint: string, ids: string[]): P
   await store.sweep({ limit: 10, reclaim: true })
   await store.statsOf([endpoint])
   await store.fairnessKeysOf(endpoint, null, 10)
+  await store.keysByWait(endpoint, null, 10)
   const { items } = await store.listJobs({ endpoint, limit: 100 })
   for (const { id } of items) await store.placeInLine(endpoint, id)
 }

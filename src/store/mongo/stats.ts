@@ -3,7 +3,14 @@
 // needs documents.
 import type { Document, Filter } from 'mongodb'
 import { ALARM, NO_TURN } from '../../job/turns.ts'
-import type { EndpointStats, FairnessKeyStats, PlaceInLine } from '../stats.ts'
+import {
+  type EndpointStats,
+  type KeyStats,
+  type KeysByWait,
+  type KeyWait,
+  type PlaceInLine,
+  pageByWait,
+} from '../stats.ts'
 import {
   MAX_COUNT,
   MAX_DELETED_NAMES,
@@ -220,7 +227,7 @@ export async function fairnessKeysOf(
   endpoint: string,
   after: string | null,
   limit: number,
-): Promise<Page<FairnessKeyStats>> {
+): Promise<Page<KeyStats>> {
   const keys: string[] = []
   let lookedTo: string | null = after ?? ''
   for (let step = 0; lookedTo !== null && keys.length <= limit && step < MAX_STEPS; step++) {
@@ -230,7 +237,7 @@ export async function fairnessKeysOf(
   }
   const page = keys.slice(0, limit)
   const lanes = await lanesOutside(context, endpoint)
-  const items: FairnessKeyStats[] = []
+  const items: KeyStats[] = []
   for (let i = 0; i < page.length; i += KEYS_PER_COMMAND) {
     const some = page.slice(i, i + KEYS_PER_COMMAND)
     items.push(...(await readKeys(context, lanes, some)))
@@ -300,11 +307,7 @@ async function lanesOutside(context: MongoContext, endpoint: string): Promise<La
   return { endpoint, priorities: found.map(({ _id }) => _id) }
 }
 
-async function readKeys(
-  context: MongoContext,
-  lanes: Lanes,
-  keys: string[],
-): Promise<FairnessKeyStats[]> {
+async function readKeys(context: MongoContext, lanes: Lanes, keys: string[]): Promise<KeyStats[]> {
   const now = nowOf(context)
   const found = await readUnion<FoundOfKey>(
     context,
@@ -346,7 +349,7 @@ function pipelinesOfKey({ endpoint, priorities }: Lanes, key: string, now: Date)
   ]
 }
 
-function statsOfKey(key: string, found: FoundOfKey[]): FairnessKeyStats {
+function statsOfKey(key: string, found: FoundOfKey[]): KeyStats {
   const own = found.filter((one) => one.key === key)
   const sum = (figure: FoundOfKey['figure'], field: 'count' | 'due') =>
     own.reduce((total, one) => total + (one.figure === figure ? one[field] : 0), 0)
@@ -361,6 +364,63 @@ function statsOfKey(key: string, found: FoundOfKey[]): FairnessKeyStats {
     running: Math.min(figures.running, MAX_COUNT),
     more: Object.values(figures).some((figure) => figure > MAX_COUNT),
   }
+}
+
+export async function keysByWait(
+  context: MongoContext,
+  endpoint: string,
+  after: KeyWait | null,
+  limit: number,
+): Promise<KeysByWait> {
+  const now = nowOf(context)
+  const pipelines = PRIORITIES.flatMap((priority) => waitsOf({ endpoint, priority }, now))
+  const found = await run(startDeadline(), (limits) =>
+    context.jobs
+      .aggregate<FoundWait>(unionOf(context, pipelines), { batchSize: MAX_COUNT, ...limits })
+      .toArray(),
+  )
+  const counts = Map.groupBy(found, ({ part }) => part)
+  const waits = found.map(({ _id: key, since }) => ({ key, dueSince: since.getTime() }))
+  const { keys, next } = pageByWait(waits, after, limit)
+  const lanes = await lanesOutside(context, endpoint)
+  const items: KeyStats[] = []
+  for (let i = 0; i < keys.length; i += KEYS_PER_COMMAND) {
+    items.push(...(await readKeys(context, lanes, keys.slice(i, i + KEYS_PER_COMMAND))))
+  }
+  return { items, next, partial: [...counts.values()].some((some) => some.length === MAX_COUNT) }
+}
+
+interface FoundWait {
+  /** The key. */
+  _id: string
+  since: Date
+  /** The priority, and whether it is that of an alarm. */
+  part: string
+}
+
+/**
+ * The first turn of each key of a lane, and its first alarm that no claim has seen. That a job was
+ * unblocked after its runAt is not in the index.
+ */
+function waitsOf(lane: { endpoint: string; priority: number }, now: Date): Document[][] {
+  const inLane = { ...lane, state: 'queued', fairnessKey: { $gt: '' } }
+  const firstOf = (part: string) => [
+    { $group: { _id: '$fairnessKey', since: { $first: '$runAt' } } },
+    { $limit: MAX_COUNT },
+    { $project: { since: 1, part: { $literal: part } } },
+  ]
+  return [
+    [
+      { $match: { ...inLane, turn: { $gt: NO_TURN } } },
+      { $sort: { fairnessKey: -1, turn: 1, runAt: -1 } },
+      ...firstOf(`${lane.priority} turn`),
+    ],
+    [
+      { $match: { ...inLane, turn: ALARM, runAt: { $lte: now } } },
+      { $sort: { fairnessKey: 1, turn: -1, runAt: 1 } },
+      ...firstOf(`${lane.priority} alarm`),
+    ],
+  ]
 }
 
 export async function placeInLine(

@@ -69,7 +69,7 @@ import {
 } from './schedules.ts'
 import { migrateDatabase, openDatabase, refusedWhileLost, watchDatabaseInPlace } from './schema.ts'
 import { settle } from './settle.ts'
-import { deletedEndpoints, fairnessKeysOf, placeInLine, statsOf } from './stats.ts'
+import { deletedEndpoints, fairnessKeysOf, keysByWait, placeInLine, statsOf } from './stats.ts'
 import { endOverdue, overdue, startSweepMemory, sweep } from './sweep.ts'
 
 /**
@@ -336,6 +336,7 @@ function recordVerbs(context: MongoContext) {
     minuteStatsSince: (instant, endpoint) => minuteStatsSince(context, instant, endpoint),
     statsOf: (names) => statsOf(context, names),
     fairnessKeysOf: (...query) => fairnessKeysOf(context, ...query),
+    keysByWait: (...query) => keysByWait(context, ...query),
     placeInLine: (...job) => placeInLine(context, ...job),
     deletedEndpoints: () => deletedEndpoints(context),
     upkeepLease: () => upkeepLease(context),

@@ -4,7 +4,14 @@
 
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { ALARM, NO_TURN } from '../../job/turns.ts'
-import type { EndpointStats, FairnessKeyStats, PlaceInLine } from '../stats.ts'
+import {
+  type EndpointStats,
+  type KeyStats,
+  type KeysByWait,
+  type KeyWait,
+  type PlaceInLine,
+  pageByWait,
+} from '../stats.ts'
 import { MAX_COUNT, MAX_DELETED_NAMES, MAX_STATS_NAMES, type Page } from '../store.ts'
 import { ABOVE_ALL, NEXT_PRIORITY } from './claim.ts'
 import type { Database } from './connection.ts'
@@ -100,6 +107,28 @@ select (
     select 1 from jobs where ${PLAIN_IN_LANE} and run_at = $runAt and promoted_at is $promotedAt
       and seq < $seq limit ${MAX_COUNT})) as count`
 export const ANY_PLAIN_DUE = `select 1 from jobs where ${PLAIN_IN_LANE} and run_at <= $now limit 1`
+
+/** Keys whose wait one turn of the event loop reads. */
+const KEYS_PER_TURN = 1_000
+/**
+ * The next keys that are in line, and since when the first due job of each is due in each priority:
+ * one seek for each key, and one for each of its priorities.
+ */
+export const WAITS_OF_KEYS = `
+with recursive named (key) as (
+  select min(fairness_key) from jobs where ${IN_LINE} and fairness_key > $after
+  union all
+  select (select min(fairness_key) from jobs where ${IN_LINE} and fairness_key > named.key)
+  from named where named.key is not null
+  limit ${KEYS_PER_TURN})
+select key, (
+  select min((
+    select max(run_at, coalesce(promoted_at, 0)) from jobs
+    where ${IN_LINE} and fairness_key = named.key and jobs.priority = lanes.priority
+      and iif(turn > ${NO_TURN}, 1, run_at <= $now)
+    order by turn limit 1))
+  from lanes where endpoint = $endpoint) as since
+from named where key is not null`
 
 /** One seek for each key of the endpoint that is in line, and one to see whether it is due. */
 export const COUNT_KEYS_IN_LANE = countKeysSql('and priority = $priority')
@@ -221,9 +250,9 @@ export async function fairnessKeysOf(
   endpoint: string,
   after: string | null,
   limit: number,
-): Promise<Page<FairnessKeyStats>> {
+): Promise<Page<KeyStats>> {
   const { connection } = database
-  const items: FairnessKeyStats[] = []
+  const items: KeyStats[] = []
   const next = () => {
     const last = items.at(-1)?.key ?? after ?? ''
     return connection.statement(NEXT_FAIRNESS_KEY).get({ endpoint, after: last })?.key
@@ -242,11 +271,7 @@ export async function fairnessKeysOf(
   return { items, next: isLast ? null : (items.at(-1)?.key ?? null) }
 }
 
-function statsOfKey(
-  { connection, clock }: Database,
-  endpoint: string,
-  key: string,
-): FairnessKeyStats {
+function statsOfKey({ connection, clock }: Database, endpoint: string, key: string): KeyStats {
   const now = clock.now()
   const count = (sql: string, values: { now?: number; blocked?: 0 | 1 } = {}) =>
     connection.statement(sql).get({ endpoint, key, ...values }) as { count: number; due: number }
@@ -264,6 +289,36 @@ function statsOfKey(
     running: Math.min(figures.running, MAX_COUNT),
     more: Object.values(figures).some((figure) => figure > MAX_COUNT),
   }
+}
+
+export async function keysByWait(
+  database: Database,
+  endpoint: string,
+  after: KeyWait | null,
+  limit: number,
+): Promise<KeysByWait> {
+  const { connection, clock } = database
+  const waits: KeyWait[] = []
+  let partial = true
+  let lookedTo = ''
+  for (let looked = 0; looked < MAX_COUNT; looked += KEYS_PER_TURN) {
+    const rows = (await connection.read(() =>
+      connection.statement(WAITS_OF_KEYS).all({ endpoint, after: lookedTo, now: clock.now() }),
+    )) as { key: string; since: number | null }[]
+    for (const { key, since } of rows) if (since !== null) waits.push({ key, dueSince: since })
+    const last = rows.at(-1)
+    partial = last !== undefined && rows.length === KEYS_PER_TURN
+    if (last === undefined || !partial) break
+    lookedTo = last.key
+    await nextTurn()
+  }
+  const { keys, next } = pageByWait(waits, after, limit)
+  const items: KeyStats[] = []
+  for (const key of keys) {
+    items.push(await connection.read(() => statsOfKey(database, endpoint, key)))
+    await nextTurn()
+  }
+  return { items, next, partial }
 }
 
 export function placeInLine(database: Database, jobId: string): Promise<PlaceInLine | null> {

@@ -56,7 +56,7 @@ import {
 } from './schedules.ts'
 import { correctInstants } from './set-back.ts'
 import { settle } from './settle.ts'
-import { deletedEndpoints, fairnessKeysOf, placeInLine, statsOf } from './stats.ts'
+import { deletedEndpoints, fairnessKeysOf, keysByWait, placeInLine, statsOf } from './stats.ts'
 import { endOverdue, overdue, sweep } from './sweep.ts'
 
 /** Opens the file at `path`, and creates it if it is missing. Throws StoreUnusable. */
@@ -174,6 +174,7 @@ function recordVerbs(database: Database) {
     minuteStatsSince: (instant, endpoint) => minuteStatsSince(database, instant, endpoint),
     statsOf: (names) => statsOf(database, names),
     fairnessKeysOf: (...query) => fairnessKeysOf(database, ...query),
+    keysByWait: (...query) => keysByWait(database, ...query),
     placeInLine: (_endpoint, jobId) => placeInLine(database, jobId),
     deletedEndpoints: () => deletedEndpoints(database),
     upkeepLease: () => upkeepLease(database),

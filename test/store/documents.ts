@@ -8,6 +8,8 @@ export type Documents = Map<string, Map<string, Uint8Array>>
 
 const NAMES = [...Object.values(COLLECTIONS), 'outbox', 'outbox_rejected']
 const NONE = Buffer.alloc(0)
+/** More than any test stores. */
+const MOST_DOCUMENTS = 10_000
 const AS_STORED = { promoteValues: false, promoteLongs: false, bsonRegExp: true } as const
 /** How the bytes of a field begin that is named `_id` and is a text, after the document's length. */
 const TEXT_ID = Buffer.from('\x02_id\0', 'latin1')
@@ -25,14 +27,20 @@ const JOB_ID = /^job_\w+$/
 /** Larger numbers are instants, in milliseconds. */
 const FIRST_INSTANT = 1e12
 
+/** One command reads all collections: to ask each of them takes most of the time of the tests. */
 export async function readDocuments(db: Db): Promise<Documents> {
-  const all = await Promise.all(
-    NAMES.map(async (name): Promise<[string, Map<string, Uint8Array>]> => {
-      const found = await db.collection(name).find({}, { raw: true }).toArray()
-      return [name, new Map((found as unknown as Uint8Array[]).map((raw) => [idOf(raw), raw]))]
-    }),
-  )
-  return new Map(all)
+  const labelled = (name: string) => ({ $replaceWith: { name, document: '$$ROOT' } })
+  const [first, ...others] = NAMES as [string, ...string[]]
+  const unions = others.map((coll) => ({ $unionWith: { coll, pipeline: [labelled(coll)] } }))
+  const cursor = db
+    .collection(first)
+    .aggregate([labelled(first), ...unions], { raw: true, batchSize: MOST_DOCUMENTS })
+  const all: Documents = new Map(NAMES.map((name) => [name, new Map()]))
+  for (const raw of (await cursor.toArray()) as unknown as Uint8Array[]) {
+    const { name, document } = BSON.deserialize(raw, { raw: true })
+    all.get(name)?.set(idOf(document), document)
+  }
+  return all
 }
 
 /** Makes the documents of the database equal to these. */

@@ -387,7 +387,7 @@ async function openStore({ proxy, db, old, settings }: Lane): Promise<OpenedStor
   }
 }
 
-function isWriteCommand(command: Document): boolean {
+export function isWriteCommand(command: Document): boolean {
   const name = Object.keys(command)[0] ?? ''
   if (['insert', 'update', 'delete', 'findAndModify'].includes(name)) return true
   return ((command.pipeline ?? []) as Document[]).some((stage) => '$merge' in stage)

@@ -2,8 +2,8 @@
 // documents come from a run of all methods (mongo-verbs.ts). Each command of a call meets each
 // fault of election-cases.ts. The call must succeed, or throw StoreUnavailable with all of its work
 // done or none. A repeated call must succeed, and nothing may be done twice. A usual run plays one
-// fault for each command, RUN_LONG=1 plays all of them, and ELECTION_VERB=claim plays those of one
-// method.
+// fault for each write and for one read in three. RUN_LONG=1 plays all of them, and
+// ELECTION_VERB=claim plays those of one method.
 import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -24,6 +24,7 @@ import {
   FAULTS_OF_READS,
   FAULTS_OF_WRITES,
   type FaultName,
+  isWriteCommand,
   type Lane,
   OLD_READ,
   problemOf,
@@ -37,6 +38,7 @@ const DAY_MS = 86_400_000
 const LANES = 4
 const DEADLINE_MS = 3_600_000
 const MAX_TRIES = 3
+const READS_FOR_ONE_PLAYED = 3
 
 const encryptionKeys = [randomBytes(32)]
 const freshUrl = () => databaseUrl(inject('mongoUrl'), `test-${randomBytes(6).toString('hex')}`)
@@ -66,7 +68,7 @@ it(
   'every command of every verb',
   async () => {
     const problems: string[] = []
-    const met = new Set<string>()
+    const met = new Set(leftOutReads())
     let caseCount = 0
     const waiting = [...scenarios]
     const next = () => waiting.shift()
@@ -76,6 +78,7 @@ it(
         for (let scenario = next(); scenario !== undefined; scenario = next()) {
           const { verb } = scenario.call
           if (ELECTION_VERB && verb !== ELECTION_VERB) continue
+          if (keysOf(scenario).every((key) => met.has(key))) continue
           const expected = await patiently(() => expectedOf(lane, scenario))
           for (const command of expected.commands) {
             const key = `${verb}\n${command.shape}`
@@ -133,6 +136,17 @@ function listedCommands(): string[] {
     const [verb, ...commands] = part.split(/\n(?! )/)
     return commands.map((command) => `${verb}\n${command}`)
   })
+}
+
+/** The reads that meet no fault in a usual run: the driver repeats all of them in the same way. */
+function leftOutReads(): string[] {
+  if (RUN_LONG || process.env.ELECTION_VERB) return []
+  const reads = scenarios.flatMap((one) => keysOf(one, (command) => !isWriteCommand(command)))
+  return [...new Set(reads)].filter((_, i) => i % READS_FOR_ONE_PLAYED !== 0)
+}
+
+function keysOf({ call }: Scenario, isWanted: (command: Document) => boolean = () => true) {
+  return call.commands.filter(isWanted).map((command) => `${call.verb}\n${shapeOf(command)}`)
 }
 
 function faultsOf({ isWrite, readsItsWrite }: SentCommand, index: number): FaultName[][] {

@@ -18,7 +18,7 @@ const DEADLINE_MS = 120_000
 /**
  * Each script has thirty commands. PARITY_RUNS runs more scripts, and PARITY_SEED repeats a run.
  */
-const RANDOM_SCRIPTS = RUN_LONG ? 200 : 8
+const RANDOM_SCRIPTS = RUN_LONG ? 200 : 3
 const RANDOM_DEADLINE_MS = 3_600_000
 
 const SCRIPTS: Record<string, Script> = {

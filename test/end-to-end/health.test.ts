@@ -29,7 +29,7 @@ import { type Receiver, startReceiver } from '../support/receiver.ts'
 import { until } from '../support/until.ts'
 
 const SENDERS = 2
-const PAUSE_MS = 20
+const PAUSE_MS = 100
 /** Ten seconds are promised. A busy machine may add some. */
 const SHOWN_WITHIN_MS = 25_000
 /** How many looks in a row must show the same. */

@@ -2,20 +2,15 @@
 // killed and others start.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type Deployment, deploy } from '../support/deployment.ts'
-import { ENGINES } from '../support/engines.ts'
+import { ENGINES, type Engine, RUN_LONG } from '../support/engines.ts'
 import type { Process } from '../support/process.ts'
 import { type ReceivedRequest, type Receiver, startReceiver } from '../support/receiver.ts'
 import { until } from '../support/until.ts'
 
-/**
- * The number of jobs that every run has time for: the stand-in for MongoDB needs about 10 ms for
- * each write. LIMITS_JOBS=2000 tests the promised number.
- */
-const [SQLITE_JOBS, MONGO_JOBS] = [1_000, 100]
-const JOBS = {
-  sqlite: Number(process.env.LIMITS_JOBS ?? SQLITE_JOBS),
-  mongo: Number(process.env.LIMITS_JOBS ?? MONGO_JOBS),
-}
+/** npm run test:long tests the promised number. The stand-in for MongoDB needs 10 ms for a write. */
+const JOBS: Record<Engine, number> = RUN_LONG
+  ? { sqlite: 2_000, mongo: 2_000 }
+  : { sqlite: 400, mongo: 100 }
 const CONCURRENCY = 5
 const ORDERING_KEYS = 20
 const KILLS = 2

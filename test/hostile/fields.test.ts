@@ -20,7 +20,7 @@ const DEADLINE_MS = 300_000
  * A job in a batch gets all values in every field. Other operations get one of this many. Nine of
  * ten are refused before a store sees them.
  */
-const SHARE: Record<Engine, number> = { sqlite: 8, mongo: RUN_LONG ? 8 : 24 }
+const SHARE: Record<Engine, number> = { sqlite: 8, mongo: RUN_LONG ? 8 : 48 }
 
 describe.each(ENGINES)('on %s', { timeout: DEADLINE_MS }, (engine) => {
   let fixture: Fixture

@@ -6,8 +6,8 @@ const LOOK_INTERVAL_MS = 5
  * A condition that asks a server takes CPU time, which other tests need. It is checked more rarely
  * the longer it has not held: the interval is this share of the time.
  */
-const INTERVAL_SHARE = 0.05
-const MAX_INTERVAL_MS = 50
+const INTERVAL_SHARE = 0.1
+const MAX_INTERVAL_MS = 100
 const DEFAULT_DEADLINE_MS = 15_000
 
 /** Resolves once the condition holds. Throws if it does not hold by the deadline. */

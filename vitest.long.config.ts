@@ -6,9 +6,13 @@ export default defineConfig({
     // Every run does a part of all files but the first; RUN_LONG adds the rest of them.
     include: [
       'test/long/**/*.test.ts',
-      'test/api/{answers,endpoint-answers,endpoint-fields,job-fields}.test.ts',
-      'test/end-to-end/{dead-worker,health,minute-stats,schedules}.test.ts',
-      'test/hostile/{fields,json-suite,key-matrix,log-injection,names,parameters}.test.ts',
+      'test/api/{answers,batch,completion,endpoint-answers,endpoint-fields}.test.ts',
+      'test/api/{endpoint-routes,errors,explain,job-commands,job-fields,keys,pull,rest}.test.ts',
+      'test/end-to-end/{client,completion,dead-worker,health,limits,minute-stats}.test.ts',
+      'test/end-to-end/{observability,other-key,retries,schedules}.test.ts',
+      'test/examples/handlers.test.ts',
+      'test/hostile/{fields,heavy-bodies,json-suite,key-matrix}.test.ts',
+      'test/hostile/{log-injection,names,parameters}.test.ts',
       'test/dashboard/overview.test.ts',
       'test/model/{lease-model,store-model}.test.ts',
       'test/routes/prefer.test.ts',

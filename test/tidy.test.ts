@@ -2,8 +2,9 @@
 
 import { execFileSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
-import { basename, dirname, join, normalize } from 'node:path'
+import { basename, dirname, join, matchesGlob, normalize } from 'node:path'
 import { describe, expect, it } from 'vitest'
+import longRun from '../vitest.long.config.ts'
 
 const MAX_FILE_LINES = 600
 const MAX_FUNCTION_LINES = 70
@@ -44,6 +45,15 @@ describe.each(files)('%s', (file) => {
       /\b(utils?|helpers?|common|types|manager|services|handler)\b/,
     )
   })
+})
+
+it('what every run leaves out is in npm run test:long', () => {
+  const tests = files.filter((file) => file.endsWith('.test.ts'))
+  const doMore = tests.filter((file) => /(RUN|UNLESS)_LONG/.test(linesOf(file).join('\n')))
+  expect(doMore.length).toBeGreaterThan(10)
+  const { include } = longRun.test as { include: string[] }
+  const isPlayed = (file: string) => include.some((pattern) => matchesGlob(file, pattern))
+  expect(doMore.filter((file) => !isPlayed(file))).toEqual([])
 })
 
 /**

@@ -9,12 +9,12 @@ import {
   soon,
   useApi,
 } from '../support/api-fixture.ts'
-import { ENGINES } from '../support/engines.ts'
+import { SQLITE_UNLESS_LONG } from '../support/engines.ts'
 import type { Script } from '../support/receiver.ts'
 
 type Verb = 'complete' | 'fail' | 'heartbeat'
 
-describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
+describe.each(SQLITE_UNLESS_LONG)('on %s', CONCURRENT, (engine) => {
   const fixture = useApi(engine, { WORKER_CONCURRENCY: '4', LEASE_DURATION: '1500ms' })
   const { request, readJob } = fixture
 

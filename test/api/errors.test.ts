@@ -7,11 +7,11 @@ import { MongoClient } from 'mongodb'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { COLLECTIONS } from '../../src/store/collection-names.ts'
 import { type Body, expectProblem, NO_JOB, soon, useApi } from '../support/api-fixture.ts'
-import { ENGINES, type Engine } from '../support/engines.ts'
+import { type Engine, SQLITE_UNLESS_LONG } from '../support/engines.ts'
 
 const MAX_BODY_BYTES = 8_192
 
-describe.each(ENGINES)('on %s', (engine) => {
+describe.each(SQLITE_UNLESS_LONG)('on %s', (engine) => {
   const fixture = useApi(engine, { MAX_BODY_BYTES: String(MAX_BODY_BYTES) })
   const { request } = fixture
   const known = { endpoint: 'known', payload: {} }

@@ -9,9 +9,9 @@ import {
   soon,
   useApi,
 } from '../support/api-fixture.ts'
-import { ENGINES } from '../support/engines.ts'
+import { SQLITE_UNLESS_LONG } from '../support/engines.ts'
 
-describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
+describe.each(SQLITE_UNLESS_LONG)('on %s', CONCURRENT, (engine) => {
   const fixture = useApi(engine)
   const { request } = fixture
   const explain = (id: string): Promise<Body> => fixture.get(`/jobs/${id}/explain`)

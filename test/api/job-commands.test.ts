@@ -1,13 +1,13 @@
 // The table of job routes, continued: those that change jobs.
 import { describe, expect, it } from 'vitest'
 import { at, type Body, CONCURRENT, heldReplies, soon, useApi } from '../support/api-fixture.ts'
-import { ENGINES } from '../support/engines.ts'
+import { SQLITE_UNLESS_LONG } from '../support/engines.ts'
 
 const LONG = { timeout: 240_000 }
 /** The delay that a busy machine can add. */
 const SLOW_MS = 110_000
 
-describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
+describe.each(SQLITE_UNLESS_LONG)('on %s', CONCURRENT, (engine) => {
   const fixture = useApi(engine)
   const { request, readJob } = fixture
   const conflict = { status: 409, body: { code: 'job_state_conflict' } }

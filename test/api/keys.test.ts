@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { NO_JOB, soon } from '../support/api-fixture.ts'
 import { type Deployment, deploy } from '../support/deployment.ts'
-import { ENGINES } from '../support/engines.ts'
+import { SQLITE_UNLESS_LONG } from '../support/engines.ts'
 import { runPosthorn } from '../support/process.ts'
 
 const ADMIN_KEY = 'an-admin-key-of-enough-characters'
@@ -48,7 +48,7 @@ const ROUTES: [method: string, path: string, scopes: string[]][] = [
 ]
 const OPEN = ['/', '/health/live', '/health/ready', '/openapi.json', '/docs']
 
-describe.each(ENGINES)('on %s', (engine) => {
+describe.each(SQLITE_UNLESS_LONG)('on %s', (engine) => {
   let posthorn: Deployment
   let urls: [first: string, second: string]
   beforeAll(async () => {
@@ -182,7 +182,7 @@ describe.each(ENGINES)('on %s', (engine) => {
   })
 })
 
-describe.each(ENGINES)('in local mode on %s', (engine) => {
+describe.each(SQLITE_UNLESS_LONG)('in local mode on %s', (engine) => {
   let posthorn: Deployment
   beforeAll(async () => {
     posthorn = deploy(engine)

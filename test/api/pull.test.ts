@@ -1,9 +1,9 @@
 // Pull: jobs for workers without a URL.
 import { describe, expect, it } from 'vitest'
 import { at, type Body, CONCURRENT, soon, useApi } from '../support/api-fixture.ts'
-import { ENGINES } from '../support/engines.ts'
+import { SQLITE_UNLESS_LONG } from '../support/engines.ts'
 
-describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
+describe.each(SQLITE_UNLESS_LONG)('on %s', CONCURRENT, (engine) => {
   const fixture = useApi(engine)
   const { request, readJob } = fixture
   const claim = async (endpoint: { name: string }, body?: object): Promise<Body[]> => {

@@ -2,12 +2,12 @@
 import { describe, expect, inject, it } from 'vitest'
 import { at, type Body, heldReplies, soon, useApi } from '../support/api-fixture.ts'
 import { deploy } from '../support/deployment.ts'
-import { ENGINES } from '../support/engines.ts'
+import { SQLITE_UNLESS_LONG } from '../support/engines.ts'
 import { databaseUrl } from '../support/mongo.ts'
 import { startMongoProxy } from '../support/mongo-proxy.ts'
 import { until } from '../support/until.ts'
 
-describe.each(ENGINES)('on %s', (engine) => {
+describe.each(SQLITE_UNLESS_LONG)('on %s', (engine) => {
   const fixture = useApi(engine, {}, 2)
   const { request } = fixture
   const statsOf = async (name: string): Promise<Body> => {

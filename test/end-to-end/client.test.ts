@@ -4,7 +4,7 @@ import type { AddressInfo } from 'node:net'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { type Delivery, Posthorn, VerificationError, verify } from '../../src/client/client.ts'
 import { type Deployment, deploy } from '../support/deployment.ts'
-import { ENGINES } from '../support/engines.ts'
+import { SQLITE_UNLESS_LONG } from '../support/engines.ts'
 import type { Process } from '../support/process.ts'
 import { until } from '../support/until.ts'
 
@@ -46,7 +46,7 @@ async function startHandler(): Promise<Handler> {
   return handler
 }
 
-describe.each(ENGINES)('on %s', (engine) => {
+describe.each(SQLITE_UNLESS_LONG)('on %s', (engine) => {
   let deployment: Deployment
   let api: Process
   let posthorn: Posthorn

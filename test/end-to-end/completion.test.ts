@@ -2,7 +2,7 @@
 // about lease, retry and cancel.
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { type Deployment, deploy } from '../support/deployment.ts'
-import { ENGINES } from '../support/engines.ts'
+import { SQLITE_UNLESS_LONG } from '../support/engines.ts'
 import type { Process } from '../support/process.ts'
 import { type Receiver, type Reply, startReceiver } from '../support/receiver.ts'
 import { until } from '../support/until.ts'
@@ -34,7 +34,7 @@ interface Way {
   silentOutcome: 'lost' | 'timeout'
 }
 
-describe.each(ENGINES)('on %s', (engine) => {
+describe.each(SQLITE_UNLESS_LONG)('on %s', (engine) => {
   let posthorn: Deployment
   let worker: Process
   let receiver: Receiver

@@ -5,7 +5,7 @@ import { pathToFileURL } from 'node:url'
 import { SpanKind } from '@opentelemetry/api'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { heldReplies, useApi } from '../support/api-fixture.ts'
-import { ENGINES } from '../support/engines.ts'
+import { SQLITE_UNLESS_LONG } from '../support/engines.ts'
 import type { Process } from '../support/process.ts'
 import { until } from '../support/until.ts'
 
@@ -28,7 +28,7 @@ function sample(text: string, name: string, labels: Record<string, string> = {})
   return line === undefined ? null : Number(line.split(' ').at(-1))
 }
 
-describe.each(ENGINES)('on %s', (engine) => {
+describe.each(SQLITE_UNLESS_LONG)('on %s', (engine) => {
   const fixture = useApi(engine, {}, 0)
   const { request } = fixture
 

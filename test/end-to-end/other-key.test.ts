@@ -5,7 +5,7 @@ import { randomBytes } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { openShell, type Shell } from '../cli/command-line.ts'
 import { type Deployment, deploy } from '../support/deployment.ts'
-import { ENGINES } from '../support/engines.ts'
+import { SQLITE_UNLESS_LONG } from '../support/engines.ts'
 import type { Process } from '../support/process.ts'
 import { type Receiver, startReceiver } from '../support/receiver.ts'
 import { requestTo, type SendRequest } from '../support/request.ts'
@@ -13,7 +13,7 @@ import { until } from '../support/until.ts'
 
 const OTHER_KEY = randomBytes(32).toString('base64')
 
-describe.each(ENGINES)('on %s', { timeout: 60_000 }, (engine) => {
+describe.each(SQLITE_UNLESS_LONG)('on %s', { timeout: 60_000 }, (engine) => {
   let posthorn: Deployment
   let receiver: Receiver
   let api: Process
@@ -95,7 +95,7 @@ describe.each(ENGINES)('on %s', { timeout: 60_000 }, (engine) => {
  * An API was started with a newer key, which encrypts, while the other processes still lack that
  * key.
  */
-describe.each(ENGINES)('on %s, beside an API with a newer key', { timeout: 60_000 }, (engine) => {
+describe.each(SQLITE_UNLESS_LONG)('beside a newer key on %s', { timeout: 60_000 }, (engine) => {
   let posthorn: Deployment
   let receiver: Receiver
   let worker: Process

@@ -2,13 +2,13 @@
 // final.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type Deployment, deploy } from '../support/deployment.ts'
-import { ENGINES } from '../support/engines.ts'
+import { SQLITE_UNLESS_LONG } from '../support/engines.ts'
 import { type Receiver, type Script, startReceiver } from '../support/receiver.ts'
 
 /** How late a retry may be: a poll of the worker, and the delay of a noisy machine. */
 const LATE_MS = 5_000
 
-describe.each(ENGINES)('on %s', (engine) => {
+describe.each(SQLITE_UNLESS_LONG)('on %s', (engine) => {
   let posthorn: Deployment
   const receivers: Receiver[] = []
   beforeAll(async () => {

@@ -14,7 +14,7 @@ export default defineConfig({
       'test/hostile/{fields,heavy-bodies,json-suite,key-matrix}.test.ts',
       'test/hostile/{log-injection,names,parameters}.test.ts',
       'test/dashboard/overview.test.ts',
-      'test/model/{lease-model,store-model}.test.ts',
+      'test/model/{lease-model,store-model,turn-sequences}.test.ts',
       'test/routes/prefer.test.ts',
       'test/store/{mongo-elections,same-records}.test.ts',
     ],

@@ -32,6 +32,7 @@ const COMMANDS: string[][] = [
   ['endpoints', 'list'],
   ['endpoints', 'list', '--json'],
   ['endpoints', 'get', 'a'],
+  ['endpoints', 'keys', 'a'],
   ['endpoints', 'put', 'a', '--pull'],
   ['endpoints', 'set', 'a', '--timeout', '5s'],
   ['endpoints', 'pause', 'a'],

@@ -1,5 +1,12 @@
 // Converts the options of `posthorn endpoints put` and `set` to the settings of an endpoint.
-import type { EndpointChange, EndpointSettings } from '../src/client/client.ts'
+import type {
+  EndpointChange,
+  EndpointSettings,
+  FairnessKeySettings,
+  RateLimit,
+  StoredFairnessKey,
+} from '../src/client/client.ts'
+import { MAX_WEIGHT } from '../src/endpoint/key-limits.ts'
 import { MAX_CONCURRENCY, MAX_RATE_COUNT } from '../src/wire/endpoints.ts'
 import { MAX_ATTEMPTS } from '../src/wire/fields.ts'
 import type { Option } from './command.ts'
@@ -23,6 +30,16 @@ export const PUT_OPTIONS = {
     value: 'N/DURATION',
     help: 'attempts in a time, like 100/1m; none removes the limit',
   },
+  'key-concurrency': {
+    type: 'string',
+    value: 'N',
+    help: 'attempts of one fairness key at the same time; none removes the limit',
+  },
+  'key-rate-limit': {
+    type: 'string',
+    value: 'N/DURATION',
+    help: 'attempts of one fairness key in a time; none removes the limit',
+  },
   async: { type: 'boolean', help: 'a 202 means that the handler reports later' },
   sync: { type: 'boolean', help: 'a 202 means success, like any 2xx' },
   file: {
@@ -32,6 +49,23 @@ export const PUT_OPTIONS = {
   },
 } as const satisfies Record<string, Option>
 
+export const KEY_OPTIONS = {
+  weight: { type: 'string', value: 'N', help: 'its share among the keys, 1 to 100; default 1' },
+  concurrency: { type: 'string', value: 'N', help: 'its attempts at the same time; none, default' },
+  'rate-limit': { type: 'string', value: 'N/DURATION', help: 'like 100/1m; none, default' },
+  pause: { type: 'boolean', help: 'start no job of the key' },
+  resume: { type: 'boolean', help: 'start its jobs again' },
+  reset: { type: 'boolean', help: 'first remove all its settings' },
+} as const satisfies Record<string, Option>
+
+interface KeyValues {
+  weight?: string
+  concurrency?: string
+  'rate-limit'?: string
+  pause?: boolean
+  resume?: boolean
+}
+
 interface PutValues {
   url?: string
   pull?: boolean
@@ -40,6 +74,8 @@ interface PutValues {
   'max-attempts'?: string
   concurrency?: string
   'rate-limit'?: string
+  'key-concurrency'?: string
+  'key-rate-limit'?: string
   async?: boolean
   sync?: boolean
   file?: string
@@ -76,9 +112,10 @@ async function settingsGiven(values: PutValues): Promise<EndpointChange> {
     ...(timeout === undefined ? {} : { timeout }),
     ...(values.async === true ? { completion: 'async' } : {}),
     ...(values.sync === true ? { completion: 'sync' } : {}),
-    ...concurrencyFrom(concurrency),
+    ...concurrencyFrom('--concurrency', concurrency),
     ...retryFrom(values['max-attempts'], fromFile),
-    ...rateLimitFrom(values['rate-limit']),
+    ...rateLimitFrom('--rate-limit', values['rate-limit']),
+    ...perKeyFrom(values),
   }
 }
 
@@ -87,10 +124,21 @@ function refuseBoth(values: PutValues, one: keyof PutValues, other: keyof PutVal
   throw new UsageError(`--${one} and --${other} cannot both be given.`)
 }
 
-function concurrencyFrom(text: string | undefined): { concurrency?: number | null } {
+function concurrencyFrom(
+  option: string,
+  text: string | undefined,
+): { concurrency?: number | null } {
   if (text === undefined) return {}
   if (text === NO_LIMIT) return { concurrency: null }
-  return { concurrency: wholeNumber('--concurrency', text, 1, MAX_CONCURRENCY) }
+  return { concurrency: wholeNumber(option, text, 1, MAX_CONCURRENCY) }
+}
+
+function perKeyFrom(values: PutValues): object {
+  const perKey = {
+    ...concurrencyFrom('--key-concurrency', values['key-concurrency']),
+    ...rateLimitFrom('--key-rate-limit', values['key-rate-limit']),
+  }
+  return Object.keys(perKey).length === 0 ? {} : { perKey }
 }
 
 function retryFrom(maxAttempts: string | undefined, fromFile: Record<string, unknown>): object {
@@ -99,14 +147,54 @@ function retryFrom(maxAttempts: string | undefined, fromFile: Record<string, unk
   return { retry: { ...(fromFile.retry as object | undefined), maxAttempts: wanted } }
 }
 
-function rateLimitFrom(text: string | undefined): object {
+function rateLimitFrom(option: string, text: string | undefined): { rateLimit?: RateLimit | null } {
   if (text === undefined) return {}
   if (text === NO_LIMIT) return { rateLimit: null }
   const [count = '', per, ...rest] = text.split('/')
   if (per === undefined || rest.length > 0) {
-    throw new UsageError(
-      `--rate-limit is "${text}"; expected a number and a duration, like 100/1m.`,
-    )
+    throw new UsageError(`${option} is "${text}"; expected a number and a duration, like 100/1m.`)
   }
-  return { rateLimit: { count: wholeNumber('--rate-limit', count, 1, MAX_RATE_COUNT), per } }
+  return { rateLimit: { count: wholeNumber(option, count, 1, MAX_RATE_COUNT), per } }
+}
+
+/** The settings of a fairness key after the change; null: nothing changes. @throws UsageError */
+export function changedKey(
+  stored: StoredFairnessKey,
+  values: KeyValues,
+): FairnessKeySettings | null {
+  const { weight, pause, resume } = values
+  if (pause === true && resume === true) {
+    throw new UsageError('--pause and --resume cannot both be given.')
+  }
+  const limits = {
+    concurrency: limitOf(
+      values.concurrency,
+      stored.concurrency,
+      (text) => concurrencyFrom('--concurrency', text).concurrency,
+    ),
+    rateLimit: limitOf(
+      values['rate-limit'],
+      stored.rateLimit,
+      (text) => rateLimitFrom('--rate-limit', text).rateLimit,
+    ),
+  }
+  const given = [weight, values.concurrency, values['rate-limit'], pause, resume]
+  if (given.every((value) => value === undefined)) return null
+  return {
+    ...limits,
+    weight: weight === undefined ? stored.weight : wholeNumber('--weight', weight, 1, MAX_WEIGHT),
+    paused: resume === true ? false : (pause ?? stored.paused),
+  }
+}
+
+/** The value of a limit that the endpoint decides. */
+const DEFAULT_LIMIT = 'default'
+
+function limitOf<T>(
+  text: string | undefined,
+  stored: T | undefined,
+  read: (text: string) => T | undefined,
+): T | undefined {
+  if (text === undefined) return stored
+  return text === DEFAULT_LIMIT ? undefined : read(text)
 }

@@ -189,7 +189,7 @@ function LastFailure({ id }) {
 }
 
 function Settings({ endpoint }) {
-  const { circuitBreaker: breaker, rateLimit, retry, headers, onFinish } = endpoint
+  const { circuitBreaker: breaker, rateLimit, perKey, retry, headers, onFinish } = endpoint
   const statuses = Object.entries(endpoint.statuses)
   const names = Object.keys(headers)
   return html`<section aria-labelledby="settings">
@@ -204,10 +204,8 @@ function Settings({ endpoint }) {
       ['Timeout', endpoint.timeout],
       ['Retry', retryText(retry)],
       ['Concurrency', endpoint.concurrency === null ? 'no limit' : figure(endpoint.concurrency)],
-      [
-        'Rate limit',
-        rateLimit === null ? 'none' : `${figure(rateLimit.count)} per ${rateLimit.per}`,
-      ],
+      ['Rate limit', rateLimitText(rateLimit)],
+      ['Each fairness key', keyLimitsText(perKey)],
       [
         'Circuit breaker',
         breaker === null
@@ -251,4 +249,17 @@ function retryText({ maxAttempts, backoff, maxAge }) {
       ? `waits ${delays.join(', ')}`
       : `${plain(type)} from ${delay}${type === 'exponential' ? ` × ${factor}` : ''}, at most ${maxDelay}`
   return `${maxAttempts} attempts, ${waits}${maxAge ? `, none after ${maxAge}` : ''}`
+}
+
+/** @param {any} rateLimit */
+function rateLimitText(rateLimit) {
+  return rateLimit === null ? 'none' : `${figure(rateLimit.count)} per ${rateLimit.per}`
+}
+
+/** @param {any} perKey */
+function keyLimitsText(perKey) {
+  if (perKey === null) return 'no limits'
+  const { concurrency, rateLimit } = perKey
+  const limit = concurrency === null ? 'no limit' : figure(concurrency)
+  return `concurrency: ${limit}, rate limit: ${rateLimitText(rateLimit)}`
 }

@@ -91,6 +91,7 @@ function KeyTable({ keys, isByWait }) {
         <th scope="col" class="num">Queued</th>
         <th scope="col" class="num">Due</th>
         <th scope="col" class="num">Running</th>
+        <th scope="col">Settings</th>
       </tr>
     </thead>
     <tbody>
@@ -101,8 +102,19 @@ function KeyTable({ keys, isByWait }) {
             const tone = row[one] === 0 ? 'faint' : ''
             return html`<td class="num ${tone}" data-label=${one}>${figure(row[one], row.more)}</td>`
           })}
+          <td data-label="settings">${settingsText(row)}</td>
         </tr>`,
       )}
     </tbody>
   </table>`
+}
+
+/** Only what differs from a key without settings and limits. @param {any} key */
+function settingsText({ weight, concurrency, rateLimit, paused }) {
+  return [
+    ...(paused ? ['paused'] : []),
+    ...(weight === 1 ? [] : [`weight ${figure(weight)}`]),
+    ...(concurrency === null ? [] : [`at most ${figure(concurrency)} at a time`]),
+    ...(rateLimit === null ? [] : [`${figure(rateLimit.count)} per ${rateLimit.per}`]),
+  ].join(', ')
 }

@@ -96,6 +96,8 @@ const ERROR_ADVICE: Record<ErrorCode, string> = {
   lease_lost: 'Another attempt has the job, or it is final. Discard the work.',
   endpoint_in_use:
     'Jobs or schedules use the endpoint (`?force=true` deletes it all the same), it is being deleted, or too many secrets are valid.',
+  too_many_keys:
+    'A fairness key cannot have settings, because 10,000 others have. `DELETE` those of others.',
   endpoint_disabled: 'It responded with 410. `POST /endpoints/:name/resume` enables it.',
   dedupe_conflict: 'A queued or running job has the key; `detail` names it.',
   precondition_failed: 'Read the record again and repeat the change.',

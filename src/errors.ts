@@ -14,6 +14,7 @@ export const ERRORS = {
   job_state_conflict: { status: 409, title: 'The state of the job does not allow this' },
   lease_lost: { status: 409, title: 'The attempt no longer holds the lease of the job' },
   endpoint_in_use: { status: 409, title: 'The endpoint is in use' },
+  too_many_keys: { status: 409, title: 'Too many keys of the endpoint have settings' },
   endpoint_disabled: { status: 409, title: 'The endpoint is disabled' },
   dedupe_conflict: { status: 409, title: 'Another job holds the dedupe key' },
   precondition_failed: { status: 412, title: 'The record has changed since it was read' },

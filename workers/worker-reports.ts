@@ -2,7 +2,8 @@
 // can say that no worker is live.
 import type { Logger } from 'pino'
 import { PollLoop } from '../src/loop.ts'
-import type { Store, WorkerReport } from '../src/store/store.ts'
+import type { Store } from '../src/store/store.ts'
+import type { WorkerReport } from '../src/store/worker-liveness.ts'
 
 /** A worker that misses two reports no longer counts as live (src/store/worker-liveness.ts). */
 const INTERVAL_MS = 2_000

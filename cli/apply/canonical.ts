@@ -15,6 +15,7 @@ export const ENDPOINT_FIELDS = [
   'retry',
   'concurrency',
   'rateLimit',
+  'perKey',
   'completion',
   'completionTimeout',
   'onFinish',

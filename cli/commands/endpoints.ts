@@ -6,13 +6,20 @@ import {
   type PingResult,
   type Posthorn,
   PosthornError,
+  type StoredFairnessKey,
 } from '../../src/client/client.ts'
 import { ENDPOINT_FIELDS, picked } from '../apply/canonical.ts'
 import { printStep } from '../apply/difference.ts'
 import { differences } from '../apply/plan.ts'
 import { type Action, action, JSON_OPTION } from '../command.ts'
 import { confirm, YES_OPTION } from '../confirm.ts'
-import { endpointChange, endpointSettings, PUT_OPTIONS } from '../endpoint-settings.ts'
+import {
+  changedKey,
+  endpointChange,
+  endpointSettings,
+  KEY_OPTIONS,
+  PUT_OPTIONS,
+} from '../endpoint-settings.ts'
 import { EXIT } from '../exit.ts'
 import { countText, LIMIT_OPTION, listLimit, printPage } from '../list.ts'
 import {
@@ -70,6 +77,7 @@ const KEY_COLUMNS: Column<FairnessKey>[] = [
     title,
     value: (row: FairnessKey) => countText(row[title], row.more),
   })),
+  { title: 'settings', value: keySettingsText },
 ]
 
 const keys = action({
@@ -94,6 +102,32 @@ const keys = action({
     )
     const empty = `No fairness key has ${byWait ? 'due' : 'queued or running'} jobs.`
     printPage(page, KEY_COLUMNS, { limit, empty, isJson: values.json === true })
+    return EXIT.done
+  },
+})
+
+const key = action({
+  summary: 'Read or change the weight, the limits and the pause of one fairness key',
+  arguments: ['NAME', 'KEY'],
+  options: { ...KEY_OPTIONS, json: JSON_OPTION },
+  details: `Without an option it only reads. Settings that are not given are kept. The value default
+removes a limit of the key, so that the one of the endpoint holds; none means no limit.`,
+  examples: [
+    'posthorn endpoints key invoice-pdf customer-7',
+    'posthorn endpoints key invoice-pdf customer-7 --weight 5 --concurrency none',
+    'posthorn endpoints key invoice-pdf customer-7 --pause',
+  ],
+  async run({ words: [name = '', text = ''], values }) {
+    const { endpoints } = connect()
+    if (values.reset === true) await endpoints.resetFairnessKey(name, text)
+    const stored = await endpoints.fairnessKey(name, text)
+    const settings = changedKey(stored, values)
+    // A change by another client in between is kept.
+    const condition = stored.version === 0 ? { ifAbsent: true } : { ifVersion: stored.version }
+    const shown =
+      settings === null ? stored : await endpoints.putFairnessKey(name, text, settings, condition)
+    if (values.json === true) printJson(shown)
+    else printLine(record(keyRows(shown)))
     return EXIT.done
   },
 })
@@ -223,7 +257,7 @@ function printEndpoint(endpoint: Endpoint, isJson: boolean): void {
     printJson(endpoint)
     return
   }
-  const { counts, rateLimit, circuitBreaker, statuses, headers, onFinish } = endpoint
+  const { counts, rateLimit, perKey, circuitBreaker, statuses, headers, onFinish } = endpoint
   printLine(
     record([
       ['endpoint', endpoint.name],
@@ -237,7 +271,9 @@ function printEndpoint(endpoint: Endpoint, isJson: boolean): void {
       ['timeout', endpoint.timeout],
       ['retry', JSON.stringify(endpoint.retry)],
       ['concurrency', endpoint.concurrency ?? 'no limit'],
-      ['rate limit', rateLimit === null ? 'none' : `${rateLimit.count} per ${rateLimit.per}`],
+      ['rate limit', rateLimitText(rateLimit)],
+      ['concurrency of a key', perKey?.concurrency ?? null],
+      ['rate limit of a key', perKey?.rateLimit ? rateLimitText(perKey.rateLimit) : null],
       ['breaker', circuitBreaker === null ? 'none' : JSON.stringify(circuitBreaker)],
       ['statuses', Object.keys(statuses).length === 0 ? null : JSON.stringify(statuses)],
       ['completion', endpoint.completion],
@@ -261,6 +297,7 @@ export const command = {
     list,
     get,
     keys,
+    key,
     put,
     set,
     pause: change('pause', 'Stop deliveries; jobs can still be enqueued'),
@@ -272,4 +309,29 @@ export const command = {
     rotate,
     delete: remove,
   },
+}
+
+function rateLimitText(rateLimit: Endpoint['rateLimit']): string {
+  return rateLimit === null ? 'none' : `${rateLimit.count} per ${rateLimit.per}`
+}
+
+/** Only what differs from a key without settings and limits. */
+function keySettingsText({ weight, concurrency, rateLimit, paused }: FairnessKey): string {
+  return [
+    ...(paused ? ['paused'] : []),
+    ...(weight === 1 ? [] : [`weight ${weight}`]),
+    ...(concurrency === null ? [] : [`concurrency ${concurrency}`]),
+    ...(rateLimit === null ? [] : [rateLimitText(rateLimit)]),
+  ].join(', ')
+}
+
+function keyRows(stored: StoredFairnessKey): [string, string | number | null][] {
+  const { key: text, weight, concurrency, rateLimit, paused } = stored
+  return [
+    ['key', text],
+    ['weight', weight],
+    ['concurrency', concurrency === undefined ? 'default' : (concurrency ?? 'no limit')],
+    ['rate limit', rateLimit === undefined ? 'default' : rateLimitText(rateLimit)],
+    ['paused', paused ? 'yes' : 'no'],
+  ]
 }

@@ -4,7 +4,6 @@ import { z } from 'zod'
 import { createBatchSize } from '../../src/batch-size.ts'
 import { ENDPOINT_NAME_SHAPE } from '../../src/endpoint/endpoint.ts'
 import { AppError } from '../../src/errors.ts'
-import type { KeyWait } from '../../src/store/stats.ts'
 import type { DeleteEndpointResult, EndpointCounts, Store } from '../../src/store/store.ts'
 import type { AddressPolicy } from '../../src/webhook/address-policy.ts'
 import {
@@ -14,12 +13,9 @@ import {
   endpointChange,
   endpointListResponse,
   endpointResponse,
-  fairnessKeyListResponse,
-  fairnessKeyView,
   listedEndpointView,
   settingsFrom,
 } from '../../src/wire/endpoints.ts'
-import { fairnessKey } from '../../src/wire/fields.ts'
 import {
   ifMatch,
   ifMatchHeaders,
@@ -38,6 +34,7 @@ import {
   refuseUnreachableCompletion,
   sendEndpoint,
 } from './change.ts'
+import { registerKeyRoutes } from './keys.ts'
 
 const deleteEndpointQuery = z.strictObject({
   force: z
@@ -47,14 +44,6 @@ const deleteEndpointQuery = z.strictObject({
 })
 
 const endpointsQuery = z.strictObject(pageFields)
-const keysQuery = z.strictObject({
-  ...pageFields,
-  // A fairness key has up to 256 characters, of which each can take three bytes.
-  cursor: z.string().max(1_050).optional(),
-  order: z.enum(['key', 'wait']).default('key').meta({
-    description: 'wait: only keys with due jobs, the one whose first job waits longest first',
-  }),
-})
 
 const deletingResponse = jsonResponse(
   'its jobs become dead, then it is deleted',
@@ -77,7 +66,7 @@ export function registerEndpointRoutes(app: FastifyInstance, parts: EndpointRout
   registerPatch(app, parts)
   registerList(app, parts)
   registerGet(app, parts)
-  registerKeys(app, parts)
+  registerKeyRoutes(app, parts.store)
   registerDelete(app, parts)
 }
 
@@ -198,53 +187,6 @@ function registerGet(app: FastifyInstance, { store }: EndpointRoutes): void {
       return sendEndpoint(store, reply, endpoint)
     },
   )
-}
-
-function registerKeys(app: FastifyInstance, { store }: EndpointRoutes): void {
-  // As in the list of endpoints.
-  const size = createBatchSize(MAX_PAGE)
-  app.get<ByName & { Querystring: z.output<typeof keysQuery> }>(
-    '/endpoints/:name/keys',
-    {
-      schema: {
-        summary: 'List the fairness keys that have queued or running jobs, by key',
-        params: nameParams,
-        querystring: keysQuery,
-        response: { 200: fairnessKeyListResponse },
-        errors: ['endpoint_not_found'],
-      },
-    },
-    async (request) => {
-      const { name } = request.params
-      const { limit, cursor, order } = request.query
-      const isCursor = (key: string) =>
-        order === 'key' ? isFairnessKey(key) : waitIn(key) !== null
-      const after = cursor === undefined ? null : readCursor(cursor, isCursor)
-      if ((await store.endpointsNamed([name])).length === 0) throw endpointNotFound(name)
-      const most = Math.min(limit, size.limit)
-      const read = async () => {
-        if (order === 'key') return store.fairnessKeysOf(name, after, most)
-        const { next, ...page } = await store.keysByWait(name, waitIn(after), most)
-        return { ...page, next: next === null ? null : `${next.dueSince} ${next.key}` }
-      }
-      const page = await size.run(most, read, ({ items }) => items.length)
-      return {
-        items: page.items.map(fairnessKeyView),
-        nextCursor: page.next === null ? null : writeCursor(page.next),
-        ...('partial' in page && page.partial ? { partial: true } : {}),
-      }
-    },
-  )
-}
-
-function isFairnessKey(key: string): boolean {
-  return fairnessKey.safeParse(key).success
-}
-
-/** Reads the cursor of a list in order of the wait. */
-function waitIn(cursor: string | null): KeyWait | null {
-  const [, dueSince, key = ''] = /^(\d{1,15}) (.*)$/s.exec(cursor ?? '') ?? []
-  return isFairnessKey(key) ? { dueSince: Number(dueSince), key } : null
 }
 
 function registerDelete(app: FastifyInstance, { store }: EndpointRoutes): void {

@@ -3,6 +3,7 @@ import type { FastifyInstance } from 'fastify'
 import { z } from 'zod'
 import { type Endpoint, endpointState, isTripped } from '../../src/endpoint/endpoint.ts'
 import { slotsAfterRest } from '../../src/endpoint/health.ts'
+import { keyRoom, limitsOfKey } from '../../src/endpoint/key-limits.ts'
 import { formatDuration } from '../../src/job/duration.ts'
 import { isFinal, JOB_STATES, type JobSummary } from '../../src/job/job.ts'
 import type { PlaceInLine } from '../../src/store/stats.ts'
@@ -18,6 +19,9 @@ export const EXPLAIN_REASONS = [
   'endpoint_paused',
   'endpoint_disabled',
   'endpoint_resting',
+  'key_paused',
+  'key_concurrency_full',
+  'key_rate_limited',
   'concurrency_full',
   'rate_limited',
   'behind_ordering_key',
@@ -104,6 +108,7 @@ async function explain(store: Store, job: JobSummary): Promise<Explanation> {
   }
   return (
     whyStopped(endpoint, now) ??
+    (await whyKeyLimited(store, job, endpoint, now)) ??
     (await whyLimited(store, endpoint, now)) ??
     (await whyNoWorker(store, endpoint, now)) ??
     (await whyNotYet(store, job, endpoint))
@@ -214,6 +219,30 @@ function whyStopped(endpoint: Endpoint, now: number): Explanation | null {
     default:
       return null
   }
+}
+
+async function whyKeyLimited(
+  store: Store,
+  { fairnessKey: key, cost }: JobSummary,
+  { name, perKey }: Endpoint,
+  now: number,
+): Promise<Explanation | null> {
+  if (key === null) return null
+  const state = await store.fairnessKeyState({ endpoint: name, key })
+  const { concurrency } = limitsOfKey(perKey, state.settings)
+  const room = keyRoom(perKey, state, () => state.running, now)
+  if (room.canTake(cost)) return null
+  if (state.settings?.paused === true) {
+    const detail = `key "${key}" of endpoint "${name}" is paused`
+    return because('key_paused', detail)
+  }
+  if (concurrency !== null && state.running >= concurrency) {
+    const detail = `${state.running} jobs of key "${key}" are running, and its limit is ${concurrency}; a job of a dead worker counts until its lease expires`
+    return because('key_concurrency_full', detail)
+  }
+  const freeAt = room.freeAt(cost)
+  const detail = `the rate limit of key "${key}" lets the next attempt start at ${instantText(freeAt)}`
+  return because('key_rate_limited', detail, freeAt)
 }
 
 async function whyLimited(

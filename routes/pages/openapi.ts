@@ -9,9 +9,9 @@ import { PROBLEM_TYPE } from '../../src/http/problem.ts'
 import {
   endpointListResponse,
   endpointResponse,
-  fairnessKeyListResponse,
   listedEndpointResponse,
 } from '../../src/wire/endpoints.ts'
+import { fairnessKeyListResponse, fairnessKeyResponse } from '../../src/wire/fairness-keys.ts'
 import {
   jobListResponse,
   jobResponse,
@@ -311,6 +311,7 @@ export const RESPONSES = {
   endpointListResponse,
   explainResponse,
   fairnessKeyListResponse,
+  fairnessKeyResponse,
   listedEndpointResponse,
   heartbeatResponse,
   jobResponse,

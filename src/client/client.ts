@@ -46,8 +46,11 @@ export type {
   EndpointChange,
   EndpointSettings,
   FairnessKey,
+  FairnessKeySettings,
   ListedEndpoint,
   PingResult,
+  RateLimit,
+  StoredFairnessKey,
 } from './endpoint.ts'
 export type * from './job.ts'
 export type { ApiKey, KeyScope } from './key-calls.ts'

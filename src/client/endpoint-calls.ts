@@ -6,8 +6,10 @@ import type {
   EndpointChange,
   EndpointSettings,
   FairnessKey,
+  FairnessKeySettings,
   ListedEndpoint,
   PingResult,
+  StoredFairnessKey,
 } from './endpoint.ts'
 import { givenObject, notNull } from './given.ts'
 import type { Page } from './job.ts'
@@ -123,6 +125,47 @@ export class EndpointCalls {
     { limit = MAX_PAGE, order, signal }: FairnessKeyOptions = {},
   ): AsyncGenerator<FairnessKey, void> {
     return eachItem((cursor) => this.fairnessKeysPage(name, { limit, cursor, order, signal }))
+  }
+
+  /** The settings of one fairness key. */
+  async fairnessKey(
+    name: string,
+    key: string,
+    { signal }: RequestOptions = {},
+  ): Promise<StoredFairnessKey> {
+    const path = pathOf(name, `/keys/${segment(key)}`)
+    return this.#call.json(
+      { method: 'GET', path, repeatable: true, signal },
+      check.STORED_FAIRNESS_KEY,
+    )
+  }
+
+  /** Replaces all settings of a fairness key: those that are absent get their defaults. */
+  async putFairnessKey(
+    name: string,
+    key: string,
+    settings: FairnessKeySettings,
+    { ifVersion, ifAbsent, signal }: PutOptions = {},
+  ): Promise<StoredFairnessKey> {
+    const path = pathOf(name, `/keys/${segment(key)}`)
+    const body = JSON.stringify(givenObject('settings', settings))
+    const condition = writeCondition(ifVersion, ifAbsent)
+    return this.#call.json(
+      { method: 'PUT', path, body, ...condition, signal },
+      check.STORED_FAIRNESS_KEY,
+    )
+  }
+
+  /** Gives a fairness key the defaults of the endpoint again. */
+  async resetFairnessKey(
+    name: string,
+    key: string,
+    { ifVersion, signal }: VersionOptions = {},
+  ): Promise<void> {
+    await this.#call.nothing({
+      ...{ method: 'DELETE', path: pathOf(name, `/keys/${segment(key)}`) },
+      ...{ headers: ifMatch(ifVersion), repeatable: ifVersion === undefined, signal },
+    })
   }
 
   /** Stops deliveries; enqueueing continues. */

@@ -1,6 +1,12 @@
 // Types of endpoints in requests and responses. Shapes only.
 import type { OnFinish, Outcome, Retry } from './job.ts'
 
+/** `per` is a duration, like 1m. */
+export interface RateLimit {
+  count: number
+  per: string
+}
+
 /** The settings of an endpoint. Only `url` is required. */
 export interface EndpointSettings {
   /** null: a pulled endpoint, whose workers use claim(). */
@@ -10,7 +16,9 @@ export interface EndpointSettings {
   timeout?: string | undefined
   retry?: Retry | undefined
   concurrency?: number | null | undefined
-  rateLimit?: { count: number; per: string } | null | undefined
+  rateLimit?: RateLimit | null | undefined
+  /** Limits of each fairness key by itself. */
+  perKey?: { concurrency?: number | null; rateLimit?: RateLimit | null } | null | undefined
   completion?: 'sync' | 'async' | undefined
   completionTimeout?: string | undefined
   secret?: string | undefined
@@ -44,7 +52,8 @@ export interface Endpoint {
   timeout: string
   retry: Retry
   concurrency: number | null
-  rateLimit: { count: number; per: string } | null
+  rateLimit: RateLimit | null
+  perKey: { concurrency: number | null; rateLimit: RateLimit | null } | null
   completion: 'sync' | 'async'
   completionTimeout: string
   onFinish: OnFinish | null
@@ -80,6 +89,32 @@ export interface FairnessKey {
   running: number
   /** A count of 10000 means more. */
   more?: true
+  weight: number
+  /** Its own limit, or that of `perKey` of the endpoint. */
+  concurrency: number | null
+  rateLimit: RateLimit | null
+  paused: boolean
+}
+
+/** A limit that is absent is that of `perKey` of the endpoint; null: no limit. */
+export interface FairnessKeySettings {
+  /** 1 to 100: the share of the key among those that take turns. 1 by default. */
+  weight?: number | undefined
+  concurrency?: number | null | undefined
+  rateLimit?: RateLimit | null | undefined
+  paused?: boolean | undefined
+}
+
+export interface StoredFairnessKey {
+  key: string
+  weight: number
+  concurrency?: number | null
+  rateLimit?: RateLimit | null
+  paused: boolean
+  /** null: the key has no settings of its own. */
+  updatedAt: string | null
+  /** 0: the key has no settings of its own. */
+  version: number
 }
 
 /** The result of a test ping. */

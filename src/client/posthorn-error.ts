@@ -14,6 +14,7 @@ export const API_ERROR_CODES = [
   'job_state_conflict',
   'lease_lost',
   'endpoint_in_use',
+  'too_many_keys',
   'endpoint_disabled',
   'dedupe_conflict',
   'precondition_failed',

@@ -138,6 +138,7 @@ export const EXPLANATION = record({
   turn: ifGiven(record({ fairnessKey: orNull(text), jobsBefore: number, keys: number })),
 })
 
+const rateLimit = record({ count: number, per: text })
 const endpointFields = {
   ...{
     name: word,
@@ -148,7 +149,8 @@ const endpointFields = {
     retry: object,
   },
   ...{ concurrency: orNull(number), completion: word, completionTimeout: word },
-  rateLimit: orNull(record({ count: number, per: text })),
+  rateLimit: orNull(rateLimit),
+  perKey: orNull(record({ concurrency: orNull(number), rateLimit: orNull(rateLimit) })),
   ...{ onFinish: orNull(object), circuitBreaker: orNull(object), statuses: object, state: word },
   ...{ disabledReason: orNull(text), restingUntil: orNull(word), secretHint: text },
   counts: record({ queued: number, running: number, more: ifGiven(flag) }),
@@ -164,6 +166,12 @@ export const LISTED_ENDPOINT = record({
 
 export const FAIRNESS_KEY = record({
   ...{ key: text, queued: number, due: number, running: number, more: ifGiven(flag) },
+  ...{ weight: number, concurrency: orNull(number), rateLimit: orNull(rateLimit), paused: flag },
+})
+
+export const STORED_FAIRNESS_KEY = record({
+  ...{ key: text, weight: number, concurrency: ifGiven(orNull(number)), paused: flag },
+  ...{ rateLimit: ifGiven(orNull(rateLimit)), updatedAt: orNull(word), version: number },
 })
 
 export const ROTATED_ENDPOINT = record({ ...ENDPOINT.fields, secret: word })

@@ -1,6 +1,7 @@
 // Admission: how many attempts of an endpoint may start now, by its limits, and when to ask again.
 // The store counts the running attempts, and ensures that no other process claims jobs between the
 // count and the write.
+import { DEFAULT_COST } from '../job/job.ts'
 import type { Endpoint, EndpointSettings } from './endpoint.ts'
 import { slotsAfterRest } from './health.ts'
 import { freeAt, fullAfterTaking, wholeTokens } from './rate-bucket.ts'
@@ -53,15 +54,22 @@ export function slotsLeft(
 }
 
 /**
- * The values to store after this many attempts were claimed, and when there may be room for more.
+ * The values to store after a claim, and when there may be room for more.
+ *
+ * @param cost of all jobs that were claimed
+ * @param nextCost of the job that comes next
  */
 export function afterClaim(
-  { rateLimit, rateFullAt }: Limits,
-  claimedCount: number,
+  { rateLimit, rateFullAt }: Pick<Limits, 'rateLimit' | 'rateFullAt'>,
+  cost: number,
   now: number,
+  nextCost = DEFAULT_COST,
 ): { rateFullAt: number | null; againAt: number } {
   if (rateLimit === null) return { rateFullAt, againAt: now + ASK_AGAIN_MS }
   const fullAt =
-    claimedCount === 0 ? rateFullAt : fullAfterTaking(rateLimit, rateFullAt, now, claimedCount)
-  return { rateFullAt: fullAt, againAt: freeAt(rateLimit, fullAt, now) ?? now + ASK_AGAIN_MS }
+    cost > 0 || (rateFullAt ?? 0) > now
+      ? fullAfterTaking(rateLimit, rateFullAt, now, cost)
+      : rateFullAt
+  const againAt = freeAt(rateLimit, fullAt, now, nextCost) ?? now + ASK_AGAIN_MS
+  return { rateFullAt: fullAt, againAt }
 }

@@ -5,6 +5,7 @@ import type { OnFinish } from '../job/job.ts'
 import type { RetryPolicy } from '../job/retry-policy.ts'
 import { withLowerNames } from './extra-headers.ts'
 import type { Ramp } from './health.ts'
+import type { KeyLimits } from './key-limits.ts'
 
 export const ENDPOINT_NAME_SHAPE = /^[a-z0-9][a-z0-9._-]{0,63}$/
 
@@ -54,6 +55,8 @@ export interface EndpointSettings {
   /** Attempts in flight over all workers; null: no limit. */
   concurrency: number | null
   rateLimit: RateLimit | null
+  /** Beside the limits of the endpoint. They do not hold for jobs without a key. */
+  perKey: KeyLimits | null
   /** `async`: a 202 means that the handler reports later. */
   completion: 'sync' | 'async'
   /** With async completion: the time limit after the 202 or the last heartbeat. */

@@ -1,5 +1,8 @@
 // The token bucket of a rate limit, stored as one instant: when it is full again. Pure. A bucket of
-// `count` tokens refills evenly within `perMs`, so one token takes perMs / count.
+// `count` tokens refills evenly within `perMs`, so one token takes perMs / count. An attempt takes as
+// many tokens as its job costs. If that is more than `count`, it starts when the bucket is full and
+// leaves it in debt: in any stretch of L ms at most max(count, cost) + count × L / perMs are taken.
+import { MAX_COST } from '../job/job.ts'
 import type { RateLimit } from './endpoint.ts'
 
 /**
@@ -9,17 +12,50 @@ import type { RateLimit } from './endpoint.ts'
 const ROUNDING_MS = 1e-3
 
 /**
- * How many attempts may start now.
+ * How many attempts may start now, if each costs 1.
  *
  * @param fullAt null: the bucket is full
  */
 export function wholeTokens(limit: RateLimit, fullAt: number | null, now: number): number {
-  const rounding = (ROUNDING_MS * limit.count) / limit.perMs
-  return Math.max(0, Math.floor(tokensAt(limit, fullAt, now) + rounding))
+  return Math.max(0, Math.floor(tokensAt(limit, fullAt, now) + rounding(limit)))
+}
+
+/** Whether an attempt of this cost may start now. */
+export function hasTokens(
+  limit: RateLimit,
+  fullAt: number | null,
+  now: number,
+  cost: number,
+): boolean {
+  return tokensAt(limit, fullAt, now) + rounding(limit) >= Math.min(cost, limit.count)
+}
+
+/** The tokens of a bucket, while one claim takes them. */
+export interface Tokens {
+  /** Returns false, and takes nothing, if a job of this cost may not start now. */
+  take(cost: number): boolean
+}
+
+/** @param limit null: there is no limit */
+export function tokensOf(limit: RateLimit | null, fullAt: number | null, now: number): Tokens {
+  let full = fullAt
+  return {
+    take(cost) {
+      if (limit === null) return true
+      if (!hasTokens(limit, full, now, cost)) return false
+      full = fullAfterTaking(limit, full, now, cost)
+      return true
+    },
+  }
+}
+
+function rounding({ count, perMs }: RateLimit): number {
+  return (ROUNDING_MS * count) / perMs
 }
 
 /**
- * When the bucket is full again if `taken` tokens are taken now, with fractions of milliseconds.
+ * When the bucket is full again if `taken` tokens are taken now, with fractions of milliseconds. If
+ * the clock was set back, 0 tokens change it, too.
  */
 export function fullAfterTaking(
   limit: RateLimit,
@@ -31,14 +67,19 @@ export function fullAfterTaking(
   return now + missingMs
 }
 
-/** When the next attempt may start; null: now. */
-export function freeAt(limit: RateLimit, fullAt: number | null, now: number): number | null {
-  if (wholeTokens(limit, fullAt, now) > 0) return null
-  const spareMs = ((limit.count - 1) * limit.perMs) / limit.count
+/** When an attempt of this cost may start; null: now. */
+export function freeAt(
+  limit: RateLimit,
+  fullAt: number | null,
+  now: number,
+  cost = 1,
+): number | null {
+  if (hasTokens(limit, fullAt, now, cost)) return null
+  const spareMs = ((limit.count - Math.min(cost, limit.count)) * limit.perMs) / limit.count
   const full = now + missing(limit, fullAt, now)
   // The instant and the tokens at it are rounded apart: the tokens decide, in at most two steps.
   let at = Math.floor(full - spareMs - ROUNDING_MS)
-  while (wholeTokens(limit, full, at) === 0) at += 1
+  while (!hasTokens(limit, full, at, cost)) at += 1
   return at
 }
 
@@ -60,9 +101,10 @@ export function tokensAt(limit: RateLimit, fullAt: number | null, now: number): 
 }
 
 /**
- * How long until the bucket is full: at most perMs, the time of an empty bucket, even if the clock
- * was set back.
+ * How long until the bucket is full. If that is longer than the greatest debt lasts, the clock was
+ * set back.
  */
-function missing({ perMs }: RateLimit, fullAt: number | null, now: number): number {
-  return Math.min(perMs, Math.max(0, (fullAt ?? 0) - now))
+function missing({ count, perMs }: RateLimit, fullAt: number | null, now: number): number {
+  const mostMs = perMs * Math.max(1, MAX_COST / count)
+  return Math.min(mostMs, Math.max(0, (fullAt ?? 0) - now))
 }

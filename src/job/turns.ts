@@ -23,6 +23,11 @@ export const NO_TURN = 0
 export const FIRST_TURN = 1
 /** The place of the first job of a key that has no due job: a claim finds it when it is due. */
 export const ALARM = -1
+/**
+ * After every tag: the place of the first job of a key that is at its limit. The key has no turns
+ * then. A claim looks at it when it may have room.
+ */
+export const PARKED = Number.MAX_SAFE_INTEGER
 
 /** @param cost and weight: whole numbers from 1 */
 export function turnLength(cost: number, weight = 1): number {
@@ -48,7 +53,10 @@ export interface KeyLine {
   lastTurn: number | null
   /** Whether that turn, or the alarm, admits a job that is outside. */
   admitsNext: boolean
-  /** When the job with the alarm is due; null: none has it. A key with a turn has none. */
+  /**
+   * When the job with the alarm is due; null: none has it. A key with a turn has none.
+   * -Infinity: the key is parked.
+   */
   alarmAt: number | null
 }
 
@@ -65,7 +73,13 @@ export interface Waiting {
 }
 
 /** The place of a job that joins its key. */
-export function placeOf(job: Waiting, line: KeyLine, virtualTime: number, now: number): Place {
+export function placeOf(
+  job: Waiting,
+  line: KeyLine,
+  virtualTime: number,
+  now: number,
+  weight = 1,
+): Place {
   const { lastTurn, alarmAt } = line
   if (job.dueAt > now) {
     const isFirst = lastTurn === null && (alarmAt === null || job.dueAt < alarmAt)
@@ -74,7 +88,7 @@ export function placeOf(job: Waiting, line: KeyLine, virtualTime: number, now: n
   // In the order of the key, a job that is outside, or whose alarm no claim has seen yet, is first.
   const isBehind = lastTurn === null ? alarmAt !== null && alarmAt <= now : line.admitsNext
   if (isBehind) return { kind: 'outside' }
-  const [tag] = nextTurns(lastTurn, [job], virtualTime, now)
+  const [tag] = nextTurns(lastTurn, [job], virtualTime, now, weight)
   return tag === undefined ? { kind: 'outside' } : { kind: 'turn', tag }
 }
 
@@ -88,13 +102,14 @@ export function nextTurns(
   waiting: readonly Waiting[],
   virtualTime: number,
   now: number,
+  weight = 1,
 ): number[] {
-  const horizon = virtualTime + TURNS_AHEAD * TURN_UNIT
+  const horizon = virtualTime + TURNS_AHEAD * turnLength(1, weight)
   const tags: number[] = []
   // A job that was released has an old tag, which is no credit for those after it.
   let tag = Math.max(start ?? 0, virtualTime)
   for (const { cost, dueAt } of waiting) {
-    tag += turnLength(cost)
+    tag += turnLength(cost, weight)
     const isFirst = start === null && tags.length === 0
     // A later job with a smaller cost must not overtake it.
     if (dueAt > now || (tag > horizon && !isFirst)) break
@@ -116,25 +131,28 @@ interface Tagged {
  *
  * @param gone the jobs that have left, as they were
  * @param left the others, by turn, without those that were released
+ * @param before the weight of the key when they got their tags
  */
 export function closedUp(
   gone: readonly Tagged[],
   left: readonly Tagged[],
   virtualTime: number,
+  weight = 1,
+  before = weight,
 ): number[] {
-  let start = Math.min(startOf(gone), startOf(left))
+  let start = Math.min(startOf(gone, before), startOf(left, before))
   return left.map(({ cost }) => {
-    const tag = start + turnLength(cost)
+    const tag = start + turnLength(cost, weight)
     start = Math.max(tag, virtualTime)
     return tag
   })
 }
 
 /** The start of the first of these turns. That of a job that was released is used up. */
-function startOf(turns: readonly Tagged[]): number {
+function startOf(turns: readonly Tagged[], weight: number): number {
   return turns.reduce(
     (start, { turn, cost }) =>
-      turn > FIRST_TURN ? Math.min(start, turn - turnLength(cost)) : start,
+      turn > FIRST_TURN ? Math.min(start, turn - turnLength(cost, weight)) : start,
     Number.POSITIVE_INFINITY,
   )
 }
@@ -168,14 +186,16 @@ export type Pick<T, P> = { tag: number } & ({ turn: T; plain?: never } | { plain
  *
  * @param turns the first turns of the lane, by tag; fewer than `limit`: all of them
  * @param plain the first due jobs without a key, in order; the same
+ * @param maxWeight the greatest weight that a key of the lane may have
  */
 export function takeInTurn<T extends Turn, P extends { cost: number }>(
   turns: readonly T[],
   plain: readonly P[],
   { virtualTime, plainStart }: Lane,
   limit: number,
+  maxWeight = 1,
 ): Taken<T, P> {
-  const end = endOfOrder(turns, limit)
+  const end = endOfOrder(turns, limit, turnLength(1, maxWeight))
   const picks: Pick<T, P>[] = []
   let start = plainStart ?? virtualTime
   let turnCount = 0
@@ -220,17 +240,17 @@ export function laneAfter(
 
 /**
  * Before which tag these turns are all that may be claimed. After the last one of a key that has
- * more jobs, the next one of the key may come: at the earliest the length of cost 1 later. If the
- * virtual time were there already, that job would begin later than it must.
+ * more jobs, the next one of the key may come: at the earliest the least length of a turn later. If
+ * the virtual time were there already, that job would begin later than it must.
  */
-function endOfOrder(turns: readonly Turn[], limit: number): number {
+function endOfOrder(turns: readonly Turn[], limit: number, leastLength: number): number {
   const lastOf = new Map<string, Turn>()
   for (const turn of turns) lastOf.set(turn.key, turn)
   // Behind a full look there may be further turns of the key.
   const lookedTo = turns.length < limit ? Number.POSITIVE_INFINITY : (turns.at(-1)?.tag ?? 0)
   let end = Number.POSITIVE_INFINITY
   for (const { tag, admitsNext } of lastOf.values()) {
-    const earliestNext = tag + TURN_UNIT
+    const earliestNext = tag + leastLength
     if (admitsNext && earliestNext <= lookedTo) end = Math.min(end, earliestNext)
   }
   return end

@@ -9,6 +9,7 @@ const SUFFIXES = {
   endpoints: 'endpoints',
   schedules: 'schedules',
   keys: 'keys',
+  fairnessKeys: 'fairness_keys',
   workers: 'workers',
   minuteStats: 'minute_stats',
   meta: 'meta',

@@ -4,7 +4,7 @@ import { type EndpointSettings, newSecret } from '../endpoint/endpoint.ts'
 import type { Attempt, ClaimedJob, DedupeMode, Lease, NewJob } from '../job/job.ts'
 import { newJobId } from '../job/job-id.ts'
 import { DEFAULT_RETRY } from '../job/retry-policy.ts'
-import type { JobQuery, Settlement, Store } from './store.ts'
+import type { JobQuery, PutEndpointResult, Settlement, Store } from './store.ts'
 
 const DAY_MS = 86_400_000
 const LARGE_BYTES = 10_000
@@ -31,6 +31,7 @@ export async function useEveryVerb(store: Store): Promise<void> {
   await useLimits(store)
   await useDependencies(store)
   await useFairnessKeys(store, fair)
+  await useKeyLimits(store)
   await useAsyncJobs(store)
   await useDeletion(store)
   await useRecords(store, busy)
@@ -206,6 +207,43 @@ async function useFairnessKeys(store: Store, endpoint: string): Promise<void> {
   await sweepAll(store)
 }
 
+/** Keys at their limit, and a limit that changes while jobs run. */
+async function useKeyLimits(store: Store): Promise<void> {
+  const name = 'doctor-key-limits-endpoint'
+  await addEndpoint(store, name, { perKey: { concurrency: 2, rateLimit: null } })
+  const later = { runAt: store.clock.now() + DAY_MS }
+  for (const key of ['a', 'b']) await enqueue(store, name, 8, { fairnessKey: key })
+  await enqueue(store, name, 3, { fairnessKey: 'c', ...later })
+  for (let i = 0; i < 3; i++) {
+    const [again, ...others] = await claim(store, name, 20)
+    if (!again || others.length !== 3) throw new Error('claim: 2 jobs of each key could run')
+    const attempt = attemptOf(store, again, 'http_error')
+    await store.settle([
+      { ...leaseOf(again), attempt, event: 'reschedule', runAt: store.clock.now() },
+      ...others.map((job) => success(store, job)),
+    ])
+  }
+  await claim(store, name, 20)
+  const rateLimit = { count: 1, perMs: DAY_MS }
+  await addEndpoint(store, name, { perKey: { concurrency: 1, rateLimit } }, 'replaced')
+  await claim(store, name, 20)
+  await useKeySettings(store, name)
+  await sweepAll(store)
+}
+
+async function useKeySettings(store: Store, endpoint: string): Promise<void> {
+  const settings = { weight: 2, concurrency: null, rateLimit: null, paused: false }
+  for (const key of ['a', 'b']) await store.putFairnessKey({ endpoint, key }, settings, null)
+  await enqueue(store, endpoint, 2, { fairnessKey: 'a' })
+  await claim(store, endpoint, 20)
+  await store.putFairnessKey({ endpoint, key: 'b' }, { weight: 1, paused: true }, 1)
+  await claim(store, endpoint, 20)
+  await store.fairnessKeyState({ endpoint, key: 'a' })
+  const stored = await store.fairnessKeysNamed(endpoint, ['a', 'b', 'c'])
+  if (stored.length !== 2) throw new Error('fairnessKeysNamed: two keys have settings')
+  await store.deleteFairnessKey({ endpoint, key: 'b' }, 2)
+}
+
 async function useAsyncJobs(store: Store): Promise<void> {
   const endpoint = await addEndpoint(store, 'doctor-async-endpoint')
   await enqueue(store, endpoint, 2)
@@ -337,15 +375,17 @@ async function addEndpoint(
   store: Store,
   name: string,
   fields: Partial<EndpointSettings> = {},
+  expected: PutEndpointResult['kind'] = 'created',
 ): Promise<string> {
   const settings: EndpointSettings = {
     ...{ name, url: 'https://receiver.example/', description: '', headers: {}, statuses: {} },
     ...{ timeoutMs: 15_000, retry: DEFAULT_RETRY, concurrency: null, rateLimit: null },
+    perKey: null,
     ...{ completion: 'sync', completionTimeoutMs: 900_000, onFinish: null, circuitBreaker: null },
     ...fields,
   }
   const { kind } = await store.putEndpoint(settings, { given: null, fresh: newSecret() }, null)
-  if (kind !== 'created') throw new Error(`putEndpoint: ${kind}`)
+  if (kind !== expected) throw new Error(`putEndpoint: ${kind}`)
   return name
 }
 

@@ -7,6 +7,14 @@
 
 import type { Endpoint, EndpointSettings } from '../endpoint/endpoint.ts'
 import type { HealthReport } from '../endpoint/health.ts'
+import type {
+  DeleteKeyResult,
+  FairnessKey,
+  KeyRecord,
+  KeySettings,
+  KeyState,
+  PutKeyResult,
+} from '../endpoint/key-limits.ts'
 import type { EndpointRefusal, RequestRefusal } from '../job/acceptance.ts'
 import type { RetryOptions } from '../job/dependencies.ts'
 import type { EditRefusal, JobChange } from '../job/edit.ts'
@@ -35,6 +43,7 @@ import type { IfVersion, OtherVersion } from './precondition.ts'
 import type { SetBackLooks } from './set-back-watch.ts'
 import type { EndpointStats, KeyStats, KeysByWait, KeyWait, PlaceInLine } from './stats.ts'
 import type { StoredUpkeepLease, UpkeepLease } from './upkeep-lease.ts'
+import type { WorkerRecord, WorkerReport } from './worker-liveness.ts'
 
 export interface Store {
   /** Due times and leases follow this clock, never that of the calling process. */
@@ -153,6 +162,16 @@ export interface Store {
     name: string,
     options: { force: boolean; ifVersion: number | null },
   ): Promise<DeleteEndpointResult>
+
+  // Settings of fairness keys.
+
+  /** Replaces all settings of the key if `ifVersion` is met. */
+  putFairnessKey(key: FairnessKey, to: KeySettings, ifVersion: IfVersion): Promise<PutKeyResult>
+  /** Of those of these keys that have settings, in no order. */
+  fairnessKeysNamed(endpoint: string, keys: string[]): Promise<KeyRecord[]>
+  /** What a claim would find of the key. */
+  fairnessKeyState(key: FairnessKey): Promise<KeyState & { running: number }>
+  deleteFairnessKey(key: FairnessKey, ifVersion: number | null): Promise<DeleteKeyResult>
 
   // Schedules.
 
@@ -571,23 +590,6 @@ export interface StoredKey {
   /** Base64. */
   hash: string
   createdAt: number
-}
-
-export const MAX_WORKERS = 1_000
-export const WORKER_KEPT_MS = 3_600_000
-
-export interface WorkerReport {
-  id: string
-  version: string
-  startedAt: number
-  concurrency: number
-  inFlight: number
-  /** See Store.encryptionKeyIds. */
-  keyIds: string[]
-}
-
-export interface WorkerRecord extends WorkerReport {
-  seenAt: number
 }
 
 export interface ApiMode {

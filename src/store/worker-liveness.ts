@@ -1,5 +1,21 @@
-// Which workers are live, and which of them can deliver jobs.
-import type { WorkerRecord } from './store.ts'
+// What workers report, which of them are live, and which can deliver jobs.
+
+export const MAX_WORKERS = 1_000
+export const WORKER_KEPT_MS = 3_600_000
+
+export interface WorkerReport {
+  id: string
+  version: string
+  startedAt: number
+  concurrency: number
+  inFlight: number
+  /** See Store.encryptionKeyIds. */
+  keyIds: string[]
+}
+
+export interface WorkerRecord extends WorkerReport {
+  seenAt: number
+}
 
 /**
  * A worker reports every 2 s, so one that missed two reports counts as dead. GET /stats shows that

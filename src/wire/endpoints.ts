@@ -12,14 +12,15 @@ import {
   hintOf,
   MAX_STATUSES,
   MAX_URL_LENGTH,
+  type RateLimit,
   STATUS_CHOICES,
   secretKey,
 } from '../endpoint/endpoint.ts'
 import { httpUrlProblem } from '../endpoint/http-url.ts'
+import type { KeyLimits } from '../endpoint/key-limits.ts'
 import { formatDuration } from '../job/duration.ts'
 import { DEFAULT_RETRY, effectivePolicy } from '../job/retry-policy.ts'
 import { isPlainText } from '../plain-text.ts'
-import type { KeyStats } from '../store/stats.ts'
 import type { EndpointCounts } from '../store/store.ts'
 import { decrypted } from '../store/store-errors.ts'
 import {
@@ -70,6 +71,25 @@ function urlProblem(url: string): string | null {
   return httpUrlProblem(url)
 }
 
+const concurrency = z.int().min(1).max(MAX_CONCURRENCY).nullable()
+const rateLimit = z.strictObject({
+  count: z.int().min(1).max(MAX_RATE_COUNT),
+  per: duration(1, MAX_EXTENSION_MS),
+})
+
+const PER_KEY_NOTE = {
+  description:
+    'limits that hold for each fairness key by itself, beside those of the endpoint, and not for jobs without a key',
+}
+export const keyLimits = {
+  concurrency: concurrency.meta({
+    description: 'attempts in flight of one fairness key; null: no limit',
+  }),
+  rateLimit: rateLimit.nullable().meta({
+    description: 'attempts of one fairness key in a time; null: no limit',
+  }),
+}
+
 /**
  * The fields without their defaults. In a PUT an absent field gets its default, in a PATCH it is
  * unchanged.
@@ -89,13 +109,8 @@ const fields = {
         'http or https, without user and fragment; null: its jobs are pulled, and headers, timeout, completion, secret, circuitBreaker and statuses are unused',
     }),
   description: text(0, 500),
-  concurrency: z.int().min(1).max(MAX_CONCURRENCY).nullable(),
-  rateLimit: z
-    .strictObject({
-      count: z.int().min(1).max(MAX_RATE_COUNT),
-      per: duration(1, MAX_EXTENSION_MS),
-    })
-    .nullable(),
+  concurrency,
+  rateLimit: rateLimit.nullable(),
   completion: z.enum(['sync', 'async']),
   statuses: pairs(
     z
@@ -127,6 +142,14 @@ export const endpointBody = z.strictObject({
   retry: retryParts.default({}),
   concurrency: fields.concurrency.default(null),
   rateLimit: fields.rateLimit.default(null),
+  perKey: z
+    .strictObject({
+      concurrency: keyLimits.concurrency.default(null),
+      rateLimit: keyLimits.rateLimit.default(null),
+    })
+    .nullable()
+    .default(null)
+    .meta(PER_KEY_NOTE),
   completion: fields.completion.default('sync'),
   completionTimeout: extension
     .prefault(formatDuration(DEFAULT_COMPLETION_TIMEOUT_MS))
@@ -161,6 +184,11 @@ export const endpointChange = z.strictObject({
   }),
   concurrency: fields.concurrency.optional(),
   rateLimit: fields.rateLimit.optional(),
+  perKey: z
+    .strictObject(keyLimits)
+    .partial()
+    .nullish()
+    .meta({ description: 'the given parts are replaced; null: no limits' }),
   completion: fields.completion.nullish(),
   completionTimeout: extension.nullish().meta(COMPLETION_TIMEOUT_NOTE),
   secret: secret.optional().meta({ description: 'absent: unchanged; null is refused' }),
@@ -175,7 +203,7 @@ export type EndpointChange = z.output<typeof endpointChange>
 /** The stored settings after the change. */
 export function changedSettings(stored: Endpoint, change: EndpointChange): EndpointSettings {
   const reset = settingsFrom(stored.name, endpointBody.parse({ url: null }))
-  const { url, retry, rateLimit, circuitBreaker } = change
+  const { url, retry, rateLimit, perKey, circuitBreaker } = change
   return {
     name: stored.name,
     url: url === undefined ? stored.url : url,
@@ -188,11 +216,8 @@ export function changedSettings(stored: Endpoint, change: EndpointChange): Endpo
       reset.retry,
     ),
     concurrency: changed(change.concurrency, stored.concurrency, null),
-    rateLimit: changed(
-      rateLimit && { count: rateLimit.count, perMs: rateLimit.per },
-      stored.rateLimit,
-      null,
-    ),
+    rateLimit: changed(rateLimit && rateLimitFrom(rateLimit), stored.rateLimit, null),
+    perKey: perKey === undefined ? stored.perKey : keyLimitsFrom(perKey, stored.perKey),
     completion: changed(change.completion, stored.completion, reset.completion),
     completionTimeoutMs: changed(
       change.completionTimeout,
@@ -223,9 +248,24 @@ function breakerOf(
   return { failures: failures ?? before.failures, cooldownMs: cooldown ?? before.cooldownMs }
 }
 
+export function rateLimitFrom({ count, per }: z.output<typeof rateLimit>): RateLimit {
+  return { count, perMs: per }
+}
+
+/** @returns null: there is no limit */
+function keyLimitsFrom(
+  given: NonNullable<EndpointChange['perKey']> | null,
+  stored: KeyLimits | null,
+): KeyLimits | null {
+  if (given === null) return null
+  const { concurrency = stored?.concurrency ?? null, rateLimit: rate } = given
+  const rateLimit = rate === undefined ? (stored?.rateLimit ?? null) : rate && rateLimitFrom(rate)
+  return concurrency === null && rateLimit === null ? null : { concurrency, rateLimit }
+}
+
 /** The settings that a validated request asks for. */
 export function settingsFrom(name: string, body: EndpointBody): EndpointSettings {
-  const { rateLimit, circuitBreaker } = body
+  const { rateLimit, perKey, circuitBreaker } = body
   return {
     name,
     url: body.url,
@@ -234,7 +274,8 @@ export function settingsFrom(name: string, body: EndpointBody): EndpointSettings
     timeoutMs: body.timeout,
     retry: effectivePolicy(DEFAULT_RETRY, retryOverrideFrom(body.retry)),
     concurrency: body.concurrency,
-    rateLimit: rateLimit && { count: rateLimit.count, perMs: rateLimit.per },
+    rateLimit: rateLimit && rateLimitFrom(rateLimit),
+    perKey: keyLimitsFrom(perKey, null),
     completion: body.completion,
     completionTimeoutMs: body.completionTimeout,
     onFinish: body.onFinish,
@@ -246,6 +287,8 @@ export function settingsFrom(name: string, body: EndpointBody): EndpointSettings
   }
 }
 
+export const rateLimitResponse = z.object({ count: z.int(), per: z.string() }).nullable()
+
 export const endpointResponse = z.object({
   name: z.string(),
   url: z.string().nullable(),
@@ -254,7 +297,11 @@ export const endpointResponse = z.object({
   timeout: z.string(),
   retry: z.record(z.string(), z.unknown()),
   concurrency: z.int().nullable(),
-  rateLimit: z.object({ count: z.int(), per: z.string() }).nullable(),
+  rateLimit: rateLimitResponse,
+  perKey: z
+    .object({ concurrency: z.int().nullable(), rateLimit: rateLimitResponse })
+    .nullable()
+    .meta(PER_KEY_NOTE),
   completion: z.enum(['sync', 'async']),
   completionTimeout: z.string(),
   onFinish: onFinishResponse,
@@ -288,26 +335,6 @@ export const endpointListResponse = z.object({
   nextCursor: z.string().nullable(),
 })
 
-export const fairnessKeyListResponse = z.object({
-  items: z.array(
-    z.object({
-      key: z.string().meta({ description: 'the fairness key' }),
-      queued: z.int(),
-      due: z.int(),
-      running: z.int(),
-      more: z.literal(true).optional().meta({ description: 'a count of 10000 means more' }),
-    }),
-  ),
-  nextCursor: z.string().nullable(),
-  partial: z.literal(true).optional().meta({
-    description: 'with order=wait: there are more than 10000 keys, and only so many were compared',
-  }),
-})
-
-export function fairnessKeyView({ more, ...counts }: KeyStats) {
-  return more ? { ...counts, more } : counts
-}
-
 /**
  * @param now by the store's clock
  * @throws Undecryptable if its secrets and headers are not decrypted
@@ -323,7 +350,7 @@ export function listedEndpointView(endpoint: Endpoint, counts: EndpointCounts, n
 }
 
 function shown(endpoint: Endpoint, { queued, running, more }: EndpointCounts, now: number) {
-  const { rateLimit, circuitBreaker, restingUntil } = endpoint
+  const { rateLimit, perKey, circuitBreaker, restingUntil } = endpoint
   const state = endpointState(endpoint, now)
   return {
     name: endpoint.name,
@@ -333,7 +360,11 @@ function shown(endpoint: Endpoint, { queued, running, more }: EndpointCounts, no
     timeout: formatDuration(endpoint.timeoutMs),
     retry: retryResponse(endpoint.retry),
     concurrency: endpoint.concurrency,
-    rateLimit: rateLimit && { count: rateLimit.count, per: formatDuration(rateLimit.perMs) },
+    rateLimit: rateLimitView(rateLimit),
+    perKey: perKey && {
+      concurrency: perKey.concurrency,
+      rateLimit: rateLimitView(perKey.rateLimit),
+    },
     completion: endpoint.completion,
     completionTimeout: formatDuration(endpoint.completionTimeoutMs),
     onFinish: endpoint.onFinish,
@@ -351,4 +382,8 @@ function shown(endpoint: Endpoint, { queued, running, more }: EndpointCounts, no
     updatedAt: instantText(endpoint.updatedAt),
     version: endpoint.version,
   }
+}
+
+export function rateLimitView(rateLimit: RateLimit | null) {
+  return rateLimit && { count: rateLimit.count, per: formatDuration(rateLimit.perMs) }
 }

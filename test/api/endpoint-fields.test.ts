@@ -268,6 +268,34 @@ describe.each(SQLITE_UNLESS_LONG)('on %s', CONCURRENT, (engine) => {
     expect(performance.now() - startedAtMs).toBeGreaterThanOrEqual(590)
   })
 
+  it('perKey: limits of each fairness key, {concurrency, rateLimit} or null', async () => {
+    expect((await put({})).body.perKey).toBe(null)
+    expect((await put({ perKey: { concurrency: 3 } })).body.perKey).toEqual({
+      ...{ concurrency: 3, rateLimit: null },
+    })
+    const rateLimit = { count: 5, per: '60s' }
+    expect((await put({ perKey: { rateLimit } })).body.perKey).toEqual({
+      ...{ concurrency: null, rateLimit: { count: 5, per: '1m' } },
+    })
+    expect((await put({ perKey: { concurrency: null } })).body.perKey).toBe(null)
+    await expectRefused('/perKey/concurrency', { perKey: { concurrency: 0 } })
+    await expectRefused('/perKey/rateLimit/per', { perKey: { rateLimit: { count: 1, per: '0s' } } })
+    const held = heldReplies()
+    const endpoint = await fixture.endpoint(held.script, { perKey: { concurrency: 1 } })
+    const first = await endpoint.enqueue({ fairnessKey: 'a' })
+    await fixture.job(first, 'running')
+    const second = await endpoint.enqueue({ fairnessKey: 'a' })
+    const other = await endpoint.enqueue({ fairnessKey: 'b' })
+    await fixture.job(other, 'running')
+    expect((await fixture.get(`/jobs/${second}`)).state).toBe('queued')
+    const changed = await request('PATCH', `/endpoints/${endpoint.name}`, {
+      perKey: { rateLimit },
+    })
+    expect(changed.body.perKey).toMatchObject({ concurrency: 1, rateLimit: { count: 5 } })
+    held.release(200)
+    await fixture.job(second, 'succeeded')
+  })
+
   it('completion: sync or async; with async a 202 is no end', async () => {
     expect((await put({})).body.completion).toBe('sync')
     await expectRefused('/completion', { completion: 'later' }, { completion: null })

@@ -195,7 +195,8 @@ describe.each(SQLITE_UNLESS_LONG)('on %s', CONCURRENT, (engine) => {
     })
     const { items } = await fixture.get(path)
     expect(items.map(({ key }: Body) => key)).toEqual(['a/b', 'tenant-7', wide])
-    expect(items[0]).toEqual({ key: 'a/b', queued: 1, due: 0, running: 1 })
+    const settings = { weight: 1, concurrency: null, rateLimit: null, paused: false }
+    expect(items[0]).toEqual({ key: 'a/b', queued: 1, due: 0, running: 1, ...settings })
     const first = await fixture.get(`${path}?limit=1`)
     expect(first).toEqual({ items: [items[0]], nextCursor: expect.any(String) })
     const next = await fixture.get(`${path}?limit=2&cursor=${first.nextCursor}`)
@@ -209,9 +210,9 @@ describe.each(SQLITE_UNLESS_LONG)('on %s', CONCURRENT, (engine) => {
     await soon(async () => expect(Date.now()).toBeGreaterThan(at(runAt) + 50))
     await endpoint.enqueue({ fairnessKey: 'a' })
     const waits = await fixture.get(`${path}?order=wait&limit=1`)
-    expect(waits.items).toEqual([{ key: wide, queued: 1, due: 1, running: 1 }])
+    expect(waits.items).toMatchObject([{ key: wide, queued: 1, due: 1, running: 1 }])
     const after = await fixture.get(`${path}?order=wait&limit=1&cursor=${waits.nextCursor}`)
-    expect(after.items).toEqual([{ key: 'a', queued: 1, due: 1, running: 0 }])
+    expect(after.items).toMatchObject([{ key: 'a', queued: 1, due: 1, running: 0 }])
     expect(after.nextCursor).toBeNull()
     const other = await request('GET', `${path}?order=wait&cursor=${first.nextCursor}`)
     expect(other).toMatchObject({ status: 400, body: { errors: [{ path: 'query/cursor' }] } })
@@ -223,6 +224,67 @@ describe.each(SQLITE_UNLESS_LONG)('on %s', CONCURRENT, (engine) => {
     expect(refused).toMatchObject({ status: 400, body: { errors: [{ path: 'query/cursor' }] } })
     const unknown = await request('GET', '/endpoints/unknown/keys')
     expect(unknown).toMatchObject({ status: 404, body: { code: 'endpoint_not_found' } })
+  })
+
+  it('PUT /endpoints/:name/keys/:key: the weight, the limits and the pause of a key, by version', async () => {
+    const perKey = { concurrency: 4, rateLimit: null }
+    const endpoint = await fixture.pulledEndpoint({ perKey })
+    const path = `/endpoints/${endpoint.name}/keys/${encodeURIComponent('a/b')}`
+    const none = { key: 'a/b', weight: 1, paused: false, updatedAt: null, version: 0 }
+    const read = await request('GET', path)
+    expect(read).toMatchObject({ status: 200, body: none })
+    expect(read.headers.get('etag')).toBe('"0"')
+    const settings = { weight: 5, rateLimit: { count: 3, per: '60s' } }
+    const created = await request('PUT', path, settings, { 'if-match': '"0"' })
+    const rateLimit = { count: 3, per: '1m' }
+    expect(created).toMatchObject({
+      status: 201,
+      body: { key: 'a/b', weight: 5, rateLimit, paused: false, version: 1 },
+    })
+    expect(created.headers.get('etag')).toBe('"1"')
+    expect(created.body).not.toHaveProperty('concurrency')
+    const again = await request('PUT', path, settings, { 'if-none-match': '*' })
+    expect(again).toMatchObject({ status: 412, body: { code: 'precondition_failed' } })
+    await endpoint.enqueue({ fairnessKey: 'a/b' })
+    const { items } = await fixture.get(`/endpoints/${endpoint.name}/keys`)
+    expect(items).toMatchObject([
+      { key: 'a/b', weight: 5, concurrency: 4, rateLimit, paused: false },
+    ])
+    const paused = await request('PUT', path, { paused: true, concurrency: null })
+    expect(paused).toMatchObject({
+      status: 200,
+      body: { weight: 1, paused: true, concurrency: null, version: 2 },
+    })
+    const stale = await request('DELETE', path, undefined, { 'if-match': '"1"' })
+    expect(stale).toMatchObject({ status: 412, body: { code: 'precondition_failed' } })
+    for (let i = 0; i < 2; i++) expect((await request('DELETE', path)).status).toBe(204)
+    expect((await request('GET', path)).body).toEqual(none)
+
+    for (const body of [{ weight: 0 }, { weight: 101 }, { concurrency: 0 }, { pause: true }]) {
+      expect((await request('PUT', path, body)).status).toBe(400)
+    }
+    for (const method of ['PUT', 'GET', 'DELETE']) {
+      const body = method === 'PUT' ? {} : undefined
+      const unknown = await request(method, '/endpoints/unknown/keys/a', body)
+      expect(unknown).toMatchObject({ status: 404, body: { code: 'endpoint_not_found' } })
+      const long = `/endpoints/${endpoint.name}/keys/${'x'.repeat(257)}`
+      expect((await request(method, long, body)).status).toBe(400)
+    }
+  })
+
+  it('GET /endpoints/:name/keys/:key: the settings of a key, which need not exist', async () => {
+    const endpoint = await fixture.pulledEndpoint()
+    const wide = '\uFF5E'.repeat(256)
+    const path = `/endpoints/${endpoint.name}/keys/${encodeURIComponent(wide)}`
+    expect(await fixture.get(path)).toMatchObject({ key: wide, weight: 1, version: 0 })
+  })
+
+  it('DELETE /endpoints/:name/keys/:key: 204, and the key has the defaults again', async () => {
+    const endpoint = await fixture.pulledEndpoint()
+    const path = `/endpoints/${endpoint.name}/keys/a`
+    await request('PUT', path, { paused: true })
+    expect((await request('DELETE', path)).status).toBe(204)
+    expect(await fixture.get(path)).toMatchObject({ paused: false, version: 0 })
   })
 
   it('DELETE /endpoints/:name: 204 when idle, 409 in use, and by force its jobs are buried and it is gone', async () => {

@@ -11,6 +11,27 @@ import { type Engine, SQLITE_UNLESS_LONG } from '../support/engines.ts'
 
 const MAX_BODY_BYTES = 8_192
 
+/** Stores settings of 10,000 keys. */
+const FILL_KEYS: Record<Engine, (url: string, endpoint: string) => Promise<void>> = {
+  async sqlite(url, endpoint) {
+    const db = new DatabaseSync(url.slice('sqlite:'.length))
+    db.prepare(`with recursive n (i) as (select 1 union all select i + 1 from n where i < 10000)
+      insert into fairness_keys (endpoint, key, settings, version, updated_at)
+      select ?, 'key-' || i, '{"weight":1,"paused":false}', 1, 1 from n`).run(endpoint)
+    db.close()
+  },
+  async mongo(url, endpoint) {
+    const client = await MongoClient.connect(url)
+    const fields = { settings: '{"weight":1,"paused":false}', version: 1, updatedAt: new Date() }
+    const keys = Array.from({ length: 10_000 }, (_, i) => ({ _id: `${endpoint}\nkey-${i + 1}` }))
+    await client
+      .db()
+      .collection<{ _id: string }>(COLLECTIONS.fairnessKeys)
+      .insertMany(keys.map((key) => ({ ...key, ...fields })))
+    await client.close()
+  },
+}
+
 describe.each(SQLITE_UNLESS_LONG)('on %s', (engine) => {
   const fixture = useApi(engine, { MAX_BODY_BYTES: String(MAX_BODY_BYTES) })
   const { request } = fixture
@@ -202,6 +223,15 @@ describe.each(SQLITE_UNLESS_LONG)('on %s', (engine) => {
     expectProblem(named, 409, 'endpoint_in_use', { detail: expect.stringContaining('schedule') })
     await request('DELETE', `/schedules/${endpoint.name}`)
     expect((await request('DELETE', `/endpoints/${endpoint.name}`)).status).toBe(204)
+  })
+
+  it('too_many_keys: settings for more than 10,000 keys of an endpoint', async () => {
+    const { name } = await fixture.pulledEndpoint()
+    const url = fixture.posthorn.env.STORE_URL as string
+    await FILL_KEYS[engine](url, name)
+    const path = `/endpoints/${name}/keys`
+    expectProblem(await request('PUT', `${path}/more`, {}), 409, 'too_many_keys')
+    expect((await request('PUT', `${path}/key-1`, { weight: 2 })).status).toBe(200)
   })
 
   it('endpoint_disabled: an enqueue to a disabled endpoint, but not to a paused one', async () => {

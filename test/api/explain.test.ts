@@ -73,6 +73,48 @@ describe.each(SQLITE_UNLESS_LONG)('on %s', CONCURRENT, (engine) => {
     expect(at(expectedAt) - Date.now()).toBeGreaterThan(50_000)
   })
 
+  it('key_paused: until its settings change', async () => {
+    const endpoint = await fixture.endpoint()
+    const path = `/endpoints/${endpoint.name}/keys/a`
+    await request('PUT', path, { paused: true })
+    await changeIsKnown()
+    const id = await endpoint.enqueue({ fairnessKey: 'a' })
+    expect(await explain(id)).toMatchObject({
+      ...{ state: 'queued', reason: 'key_paused', expectedAt: null },
+      detail: `key "a" of endpoint "${endpoint.name}" is paused`,
+    })
+    await request('DELETE', path)
+    await fixture.job(id, 'succeeded')
+  })
+
+  it('key_concurrency_full: while as many jobs of the key run as may', async () => {
+    const held = heldReplies()
+    const perKey = { concurrency: 1 }
+    const endpoint = await fixture.endpoint(held.script, { perKey })
+    const first = await endpoint.enqueue({ fairnessKey: 'a' })
+    await fixture.job(first, 'running')
+    const second = await endpoint.enqueue({ fairnessKey: 'a' })
+    expect(await explain(second)).toMatchObject({
+      ...{ state: 'queued', reason: 'key_concurrency_full' },
+      detail: expect.stringContaining('1 jobs of key "a" are running, and its limit is 1'),
+    })
+    const other = await endpoint.enqueue({ fairnessKey: 'b' })
+    await fixture.job(other, 'running')
+    held.release(200)
+    await fixture.job(second, 'succeeded')
+  })
+
+  it('key_rate_limited: and when the next attempt of the key may start', async () => {
+    const perKey = { rateLimit: { count: 1, per: '1h' } }
+    const endpoint = await fixture.endpoint(200, { perKey })
+    await fixture.job(await endpoint.enqueue({ fairnessKey: 'a' }), 'succeeded')
+    const id = await endpoint.enqueue({ fairnessKey: 'a' })
+    const { reason, expectedAt } = await explain(id)
+    expect(reason).toBe('key_rate_limited')
+    expect(at(expectedAt) - Date.now()).toBeGreaterThan(3_500_000)
+    await fixture.job(await endpoint.enqueue({ fairnessKey: 'b' }), 'succeeded')
+  })
+
   it('concurrency_full: while as many attempts are in flight as may be', async () => {
     const held = heldReplies()
     const endpoint = await fixture.endpoint(held.script, { concurrency: 1 })

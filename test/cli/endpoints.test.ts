@@ -185,20 +185,48 @@ describe('keys', () => {
     await posthorn.request('POST', '/endpoints/fair/claim', { limit: 1 })
     const listed = await endpoints('keys', 'fair', '--limit', '2')
     expect(listed.stdout.split('\n').map((line) => line.trim().split(/ +/))).toEqual([
-      ['KEY', 'QUEUED', 'DUE', 'RUNNING'],
-      ['tenant-12', '1', '1', '0'],
-      ['tenant-3', '1', '1', '0'],
+      ['KEY', 'QUEUED', 'DUE', 'RUNNING', 'SETTINGS'],
+      ['tenant-12', '1', '1', '0', '-'],
+      ['tenant-3', '1', '1', '0', '-'],
       [''],
     ])
     expect(listed.stderr).toBe('There may be more than 2; to list more, use --limit.\n')
     const json = JSON.parse((await endpoints('keys', 'fair', '--json')).stdout)
     expect(json.nextCursor).toBeNull()
-    expect(json.items[2]).toEqual({ key: 'tenant-7', queued: 2, due: 1, running: 1 })
+    expect(json.items[2]).toMatchObject({ key: 'tenant-7', queued: 2, due: 1, running: 1 })
     const byWait = await endpoints('keys', 'fair', '--by-wait', '--json')
     const waiting = JSON.parse(byWait.stdout).items.map(({ key }: { key: string }) => key)
     expect(waiting.sort()).toEqual(['tenant-12', 'tenant-3', 'tenant-7'])
     const unknown = await endpoints('keys', 'unknown')
     expect(unknown.code).not.toBe(0)
     expect(unknown.stderr).toContain('unknown')
+  })
+
+  it('reads and changes the settings of one key', DEADLINE, async () => {
+    const perKey = { concurrency: 3, rateLimit: { count: 10, per: '1m' } }
+    await posthorn.request('PUT', '/endpoints/limited', { url: null, perKey })
+    const path = '/endpoints/limited/keys/a%2Fb'
+    const key = (...options: string[]) => endpoints('key', 'limited', 'a/b', ...options)
+    expect((await key()).stdout).toMatch(/weight +1\nconcurrency +default\nrate limit +default/)
+    expect((await key('--weight', '5', '--concurrency', 'none', '--pause')).code).toBe(0)
+    expect(await read(path)).toMatchObject({ weight: 5, concurrency: null, paused: true })
+    const changed = await key('--rate-limit', '2/1s', '--resume', '--concurrency', 'default')
+    expect(changed.stdout).toMatch(
+      /weight +5\nconcurrency +default\nrate limit +2 per 1s\npaused +no/,
+    )
+    await posthorn.request('POST', '/jobs', { endpoint: 'limited', payload: 1, fairnessKey: 'a/b' })
+    const listed = await endpoints('keys', 'limited')
+    expect(listed.stdout).toContain('weight 5, concurrency 3, 2 per 1s')
+    expect((await key('--pause', '--resume')).code).toBe(2)
+    expect((await key('--reset', '--json')).stdout).toContain('"version": 0')
+    expect(await read(path)).toMatchObject({ weight: 1, version: 0 })
+    const shown = await endpoints('get', 'limited')
+    expect(shown.stdout).toMatch(/concurrency of a key +3\nrate limit of a key +10 per 1m/)
+    expect((await endpoints('set', 'limited', '--key-concurrency', 'none')).code).toBe(0)
+    expect(await read('/endpoints/limited')).toMatchObject({
+      perKey: { concurrency: null, rateLimit: { count: 10 } },
+    })
+    expect((await endpoints('set', 'limited', '--key-rate-limit', 'none')).code).toBe(0)
+    expect((await read('/endpoints/limited')).perKey).toBeNull()
   })
 })

@@ -33,6 +33,7 @@ const COMMANDS: string[][] = [
   ['endpoints', 'list', '--json'],
   ['endpoints', 'get', 'a'],
   ['endpoints', 'keys', 'a'],
+  ['endpoints', 'key', 'a', 'b'],
   ['endpoints', 'put', 'a', '--pull'],
   ['endpoints', 'set', 'a', '--timeout', '5s'],
   ['endpoints', 'pause', 'a'],

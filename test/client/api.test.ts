@@ -232,7 +232,16 @@ describe('endpoints', () => {
     const page = await posthorn.endpoints.fairnessKeysPage(name, { limit: 1 })
     const byWait = await posthorn.endpoints.fairnessKeysPage(name, { order: 'wait' })
     expect(byWait).toEqual({ items: [], nextCursor: null })
-    expect(page.items).toEqual([{ key: 'a/7', queued: 1, due: 0, running: 0 }])
+    expect(page.items).toMatchObject([{ key: 'a/7', queued: 1, due: 0, running: 0, weight: 1 }])
+    const { endpoints } = posthorn
+    const settings = { weight: 3, rateLimit: { count: 1, per: '1s' } }
+    const stored = await endpoints.putFairnessKey(name, 'a/7', settings, { ifAbsent: true })
+    expect(stored).toMatchObject({ key: 'a/7', ...settings, paused: false, version: 1 })
+    const taken = endpoints.putFairnessKey(name, 'a/7', {}, { ifVersion: 9 })
+    expect(await codeOf(taken)).toBe('precondition_failed')
+    expect(await endpoints.fairnessKey(name, 'a/7')).toEqual(stored)
+    await endpoints.resetFairnessKey(name, 'a/7', { ifVersion: 1 })
+    expect(await endpoints.fairnessKey(name, 'a/7')).toMatchObject({ weight: 1, version: 0 })
     await posthorn.endpoints.remove(name, { force: true })
   })
 

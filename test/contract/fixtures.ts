@@ -32,6 +32,7 @@ export function settingsOf(fields: Partial<EndpointSettings> = {}): EndpointSett
     retry: DEFAULT_RETRY,
     concurrency: null,
     rateLimit: null,
+    perKey: null,
     completion: 'sync',
     completionTimeoutMs: 900_000,
     onFinish: null,

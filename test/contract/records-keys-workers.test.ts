@@ -1,8 +1,9 @@
 // API keys, workers, and the data that the API stores about itself, on both stores.
 import { randomBytes } from 'node:crypto'
 import { describe, expect, test } from 'vitest'
-import { MAX_KEYS, type StoredKey, type WorkerReport } from '../../src/store/store.ts'
+import { MAX_KEYS, type StoredKey } from '../../src/store/store.ts'
 import type { UpkeepLease } from '../../src/store/upkeep-lease.ts'
+import type { WorkerReport } from '../../src/store/worker-liveness.ts'
 import { ENGINES } from '../support/engines.ts'
 import { useStore } from '../support/stores.ts'
 import { until } from '../support/until.ts'

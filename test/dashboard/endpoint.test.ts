@@ -111,7 +111,10 @@ describe.skipIf(CHROMIUM === null)('the page of an endpoint', () => {
     const row = page.getByRole('row', { name: /tenant 07/ })
     await row.waitFor()
     const cells = await row.getByRole('cell').allTextContents()
-    expect(cells.map((text) => text.trim())).toEqual(['2', '1', '0'])
+    expect(cells.map((text) => text.trim())).toEqual(['2', '1', '0', ''])
+    const settings = { weight: 5, concurrency: 2, paused: true, rateLimit: { count: 3, per: '1m' } }
+    await request('PUT', '/endpoints/fair/keys/tenant%2007', settings)
+    await row.getByText('paused, weight 5, at most 2 at a time, 3 per 1m').waitFor()
     await page.getByRole('row', { name: /<b>tenant<\/b>/ }).waitFor()
     expect(await page.getByRole('row').count()).toBe(51)
 

@@ -4,6 +4,7 @@ import { describe, expect, test } from 'vitest'
 import {
   freeAt,
   fullAfterTaking,
+  hasTokens,
   tokensAt,
   underNewLimit,
   wholeTokens,
@@ -79,10 +80,24 @@ describe('the bucket of a rate limit', () => {
     )
   })
 
-  test('is full within perMs though the clock was set back a year', () => {
-    const limit = { count: 5, perMs: 60_000 }
-    const fullAt = fullAfterTaking(limit, null, START, 5)
+  test('gives a token though the clock was set back a year', () => {
+    const limit = { count: 500, perMs: 60_000 }
+    const fullAt = fullAfterTaking(limit, null, START, 500)
     const past = START - 365 * 86_400_000
-    expect(freeAt(limit, fullAt, past)).toBe(past + 12_000)
+    // The longest debt lasts 2 × perMs, because no job costs more than 1,000.
+    const set = fullAfterTaking(limit, fullAt, past, 0)
+    expect(set).toBe(past + 120_000)
+    expect(freeAt(limit, set, past)).toBe(past + 60_120)
+    expect(wholeTokens(limit, set, past + 60_120)).toBe(1)
+  })
+
+  test('lets a job that costs more than it holds start when it is full, and is then in debt', () => {
+    const limit = { count: 10, perMs: 1_000 }
+    expect(hasTokens(limit, null, START, 1_000)).toBe(true)
+    const after = fullAfterTaking(limit, null, START, 25)
+    expect(freeAt(limit, after, START)).toBe(START + 1_600)
+    expect(freeAt(limit, after, START, 25)).toBe(START + 2_500)
+    expect(hasTokens(limit, after, START + 2_499, 25)).toBe(false)
+    expect(hasTokens(limit, after, START + 2_500, 25)).toBe(true)
   })
 })

@@ -14,7 +14,7 @@ import { longestOverlapMs, type Redelivery, redeliveryOf } from './invariants/re
 import { checkSameBytes } from './invariants/same-bytes.ts'
 import { checkSecrets } from './invariants/secrets.ts'
 import { checkSendsAfterEnd } from './invariants/sends-after-end.ts'
-import { checkTurns } from './invariants/turns.ts'
+import { checkKeyLimits, checkTurns } from './invariants/turns.ts'
 import { checkUnsentAttempts } from './invariants/unsent-attempts.ts'
 
 const CHECKS: Record<InvariantId, Check> = {
@@ -32,6 +32,7 @@ const CHECKS: Record<InvariantId, Check> = {
   I12: checkPayloads,
   I13: checkUnsentAttempts,
   I14: checkTurns,
+  I15: checkKeyLimits,
 }
 
 /** This many violations of an invariant are described. Further ones are only counted. */

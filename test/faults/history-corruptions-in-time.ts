@@ -1,4 +1,4 @@
-// Single corruptions of a synthetic history that violate I6 to I14: something is too late, too
+// Single corruptions of a synthetic history that violate I6 to I15: something is too late, too
 // early, or wrong.
 import type { Fault } from './history.ts'
 import { type Damage, first, last, moveBy, seen } from './history-corruptions.ts'
@@ -267,4 +267,35 @@ const WHAT_WAITS: Damage[] = [
   },
 ]
 
-export const DAMAGES_IN_TIME: Damage[] = [...WHAT_IS_OVER, ...WHAT_IS_SENT, ...WHAT_WAITS]
+const WHAT_IS_LIMITED: Damage[] = [
+  {
+    ...{ breaks: 'I15', what: 'two jobs of a key run at the same time', fate: 'interrupted' },
+    do(job, history) {
+      const other = otherWithAttempt(job, history)
+      const { startedAt, finishedAt } = first(other.record.attempts)
+      Object.assign(first(job.record.attempts), { startedAt, finishedAt })
+      for (const { record } of [job, other]) record.fairnessKey = 'limited'
+    },
+  },
+  {
+    ...{ breaks: 'I15', what: 'a job of a key starts before another ends', fate: 'retried' },
+    do(job, history) {
+      const other = otherWithAttempt(job, history)
+      const { startedAt } = first(other.record.attempts)
+      Object.assign(first(job.record.attempts), {
+        ...{ startedAt: startedAt - 1, finishedAt: startedAt + 1 },
+      })
+      for (const { record } of [job, other]) record.fairnessKey = 'limited'
+    },
+  },
+]
+
+function otherWithAttempt({ record }: SyntheticJob, history: SyntheticHistory): SyntheticJob {
+  const isOther = (one: SyntheticJob) => one.record !== record && one.record.attempts.length > 0
+  return history.synthetic.find(isOther) as SyntheticJob
+}
+
+export const DAMAGES_IN_TIME: Damage[] = [
+  ...[...WHAT_IS_OVER, ...WHAT_IS_SENT, ...WHAT_WAITS],
+  ...WHAT_IS_LIMITED,
+]

@@ -32,6 +32,8 @@ export interface RunSettings {
   pollMs: number
   /** How many jobs all workers hold at a time; absent: the turns of fairness keys have no limit. */
   slots?: number
+  /** Of keys whose name begins with this, so many jobs run at a time at most. */
+  keyLimit?: { prefix: string; concurrency: number }
 }
 
 /** The endpoints of the run. Jobs have no retry policy of their own in fault runs. */
@@ -180,6 +182,7 @@ export const INVARIANTS = {
   I12: 'every stored job has its payload',
   I13: 'no attempt is lost whose request was not sent, but by a fault of most of its lease',
   I14: 'while a fairness key has one due job, no other key starts more than its turns',
+  I15: 'no more jobs of a fairness key run at a time than its limit allows',
 } as const
 export type InvariantId = keyof typeof INVARIANTS
 

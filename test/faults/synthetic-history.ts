@@ -35,7 +35,11 @@ export type Fate = (typeof FATES)[number]
 
 const EPOCH_OFFSET_MS = 1_790_000_000_000
 const FIRST_JOB_AT_MS = 5_000
-const SETTINGS = { leaseMs: 2_000, sweepMs: 250, pollMs: 100, slots: 2 }
+const SETTINGS = {
+  ...{ leaseMs: 2_000, sweepMs: 250, pollMs: 100, slots: 2 },
+  // No key has this prefix unless a corruption gives it to some.
+  keyLimit: { prefix: 'limited', concurrency: 1 },
+}
 const ENDPOINT: EndpointFacts = { name: 'work', maxAttempts: 3, retryDelayMs: 400, jitter: 0.2 }
 /** The time from the end of a worker to the next delivery of its jobs. */
 const RECOVERY_MS = 2_500

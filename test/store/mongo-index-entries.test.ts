@@ -10,7 +10,7 @@
 import { type Document, MongoClient } from 'mongodb'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { COLLECTIONS } from '../../src/store/collection-names.ts'
-import { JOB_INDEXES } from '../../src/store/mongo/schema.ts'
+import { JOB_INDEXES } from '../../src/store/mongo/indexes.ts'
 import { addEndpoint, claimOne, enqueueOne, success } from '../contract/fixtures.ts'
 import { useStore } from '../support/stores.ts'
 import { until } from '../support/until.ts'

@@ -83,6 +83,7 @@ export async function useEveryVerb(store: Store, other: Store): Promise<void> {
   if ((await store.getJob(old)) !== null) throw new Error('the old job was not purged')
   await useLargePayloads(store)
   await useFairnessKeys(store, fair, flood)
+  await useKeyLimits(store)
   await useWaitingVerbs(store)
   await useLateVerbs(store)
   await readAll(store, endpoint, first.jobId)
@@ -208,6 +209,27 @@ async function useFairnessKeys(store: Store, endpoint: string, ids: string[]): P
   await store.keysByWait(endpoint, null, 10)
   const { items } = await store.listJobs({ endpoint, limit: 100 })
   for (const { id } of items) await store.placeInLine(endpoint, id)
+}
+
+/** Keys at their limit, with settings of their own, and paused. */
+async function useKeyLimits(store: Store): Promise<void> {
+  const perKey = { concurrency: 1, rateLimit: { count: 2, perMs: DAY_MS } }
+  const endpoint = await addEndpoint(store, { perKey })
+  await enqueueMany(store, endpoint, 4, { fairnessKey: 'a' })
+  const first = await claimOne(store, endpoint)
+  await store.settle([success(store, first)])
+  const again = await claimOne(store, endpoint)
+  await store.settle([laterAgain(store, again)])
+  await claimFrom(store, endpoint, 5)
+  await store.putFairnessKey({ endpoint, key: 'a' }, { weight: 2, paused: true }, null)
+  await claimFrom(store, endpoint, 5)
+  await store.fairnessKeysNamed(endpoint, ['a'])
+  await store.fairnessKeyState({ endpoint, key: 'a' })
+  await store.putFairnessKey({ endpoint, key: 'a' }, { weight: 2, paused: false }, 1)
+  await enqueueMany(store, endpoint, 1, { fairnessKey: 'a' })
+  await store.deleteFairnessKey({ endpoint, key: 'a' }, null)
+  const settings = settingsOf({ name: endpoint })
+  await store.putEndpoint(settings, { given: null, fresh: newSecret() }, null)
 }
 
 /**

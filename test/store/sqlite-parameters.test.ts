@@ -15,6 +15,7 @@ const FILES = readdirSync(FOLDER)
 const BY_POSITION: Record<string, string[]> = {
   'admission.ts': ['ELIGIBLE'],
   'claim.ts': ['NEXT_PRIORITY', 'CLAIMABLE', 'TURNS', 'PAYLOAD', 'CLAIM', 'CLAIM_EXPIRING'],
+  'fairness-keys.ts': ['KEY_STATE'],
   'job-row.ts': ['INSERT_PLAIN', 'INSERT_JOB', 'INSERT_PAYLOAD'],
   'leases.ts': ['RENEW'],
   'settle.ts': [

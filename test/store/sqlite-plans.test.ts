@@ -12,9 +12,11 @@ import * as deletedEndpoints from '../../src/store/sqlite/deleted-endpoints.ts'
 import * as endpoints from '../../src/store/sqlite/endpoints.ts'
 import * as enqueue from '../../src/store/sqlite/enqueue.ts'
 import * as enqueueConflicts from '../../src/store/sqlite/enqueue-conflicts.ts'
+import * as fairnessKeys from '../../src/store/sqlite/fairness-keys.ts'
 import * as finishEffects from '../../src/store/sqlite/finish-effects.ts'
 import * as jobRow from '../../src/store/sqlite/job-row.ts'
 import * as jobs from '../../src/store/sqlite/jobs.ts'
+import * as keyLimits from '../../src/store/sqlite/key-limits.ts'
 import * as leases from '../../src/store/sqlite/leases.ts'
 import * as settle from '../../src/store/sqlite/settle.ts'
 import * as stats from '../../src/store/sqlite/stats.ts'
@@ -24,7 +26,8 @@ import * as turns from '../../src/store/sqlite/turns.ts'
 
 const MODULES = [
   ...[admission, blockedJobs, claim, commands, deletedEndpoints, endpoints, enqueue],
-  ...[enqueueConflicts, finishEffects, jobRow, jobs, leases, settle, stats, sweep, turns],
+  ...[enqueueConflicts, fairnessKeys, finishEffects, jobRow, jobs, keyLimits, leases, settle],
+  ...[stats, sweep, turns],
 ]
 
 /** Statements that are constant texts. Those that a function makes are listed below. */
@@ -48,7 +51,11 @@ const WALKS = SCOPES.flatMap((scope) => [
 /** The index that serves each query of a claim, a look for due jobs, or a sweep. */
 const EXPECTED_INDEX: [string, string, string][] = [
   ['claim', claim.CLAIMABLE, 'jobs_claimable (endpoint=? AND priority=? AND turn=? AND run_at<?)'],
-  ['claim in turn', claim.TURNS, 'jobs_claimable (endpoint=? AND priority=? AND turn>?)'],
+  [
+    'claim in turn',
+    claim.TURNS,
+    'jobs_claimable (endpoint=? AND priority=? AND turn>? AND turn<?)',
+  ],
   [
     'last turn of a key',
     turns.LAST_IN_LINE,
@@ -64,6 +71,19 @@ const EXPECTED_INDEX: [string, string, string][] = [
     turns.LEFT_WITH_TURN,
     'jobs_left_turn (endpoint=? AND fairness_key=? AND priority=?)',
   ],
+  [
+    'parked keys that may have room',
+    keyLimits.RIPE_PARKED,
+    'jobs_parked (endpoint=? AND priority=? AND due_at<?)',
+  ],
+  ['parked job of a key', turns.WAKE_PARKED, 'jobs_parked_of_key (endpoint=? AND fairness_key=?)'],
+  [
+    'running jobs of a key',
+    keyLimits.RUNNING_OF_KEY,
+    'COVERING INDEX jobs_of_key (endpoint=? AND fairness_key=? AND blocked=?',
+  ],
+  ['full buckets', fairnessKeys.FULL_BUCKETS, 'fairness_keys_full (bucket_full_at<?)'],
+  ['keys with settings', keyLimits.COUNT_SETTINGS, 'PRIMARY KEY (endpoint=?)'],
   ['next priority', claim.NEXT_PRIORITY, 'jobs_claimable (endpoint=? AND priority<?)'],
   ['settle', settle.SETTLE.succeed, 'sqlite_autoindex_jobs_1 (id=?)'],
   ['renew', leases.RENEW, 'sqlite_autoindex_jobs_1 (id=?)'],

@@ -11,7 +11,8 @@ import * as records from '../../src/store/sqlite/records.ts'
 import * as schedules from '../../src/store/sqlite/schedules.ts'
 import * as stats from '../../src/store/sqlite/stats.ts'
 import { openSqliteStore } from '../../src/store/sqlite/store.ts'
-import { MAX_COUNT, type Store, WORKER_KEPT_MS } from '../../src/store/store.ts'
+import { MAX_COUNT, type Store } from '../../src/store/store.ts'
+import { WORKER_KEPT_MS } from '../../src/store/worker-liveness.ts'
 import { addEndpoint, enqueueMany } from '../contract/fixtures.ts'
 
 const MODULES = { keyRotation, records, schedules, stats }

@@ -8,7 +8,7 @@
 import type { Filter } from 'mongodb'
 import { afterClaim, isLimited, type Limits, slotsLeft } from '../../endpoint/admission.ts'
 import { slotsAfterRest } from '../../endpoint/health.ts'
-import type { ClaimedJob } from '../../job/job.ts'
+import type { KeyLimits } from '../../endpoint/key-limits.ts'
 import { type Deadline, type MongoContext, NEWEST, nowOf, run } from './connection.ts'
 import {
   ELIGIBILITY,
@@ -28,12 +28,17 @@ export interface EligibleEndpoints {
    * Those of the names whose endpoints return jobs to claims; `isLimited`: only within their
    * admission; `isKeyed`: their jobs may have fairness keys.
    */
-  among(
-    names: string[],
-    now: number,
-    deadline: Deadline,
-  ): Promise<Map<string, { isLimited: boolean; isKeyed: boolean }>>
+  among(names: string[], now: number, deadline: Deadline): Promise<Map<string, EligibleEndpoint>>
   forget(name: string): void
+}
+
+interface EligibleEndpoint {
+  isLimited: boolean
+  isKeyed: boolean
+  /** Its keys may have limits. */
+  hasKeyLimits: boolean
+  /** Its keys may have settings, and so other weights than 1. */
+  hasKeySettings: boolean
 }
 
 /** Longer than the deadline of a claim. */
@@ -43,6 +48,8 @@ export const MAX_ADMITTED = 32
 
 export interface Admission {
   holderId: string
+  /** When the slots were counted. */
+  at: number
   /**
    * By name. A missing endpoint was not acquired: another claim holds it, or it returns no jobs.
    */
@@ -52,6 +59,8 @@ export interface Admission {
 /** An endpoint at which this claim alone may claim now. */
 interface Admitted {
   limits: Limits
+  perKey: KeyLimits | null
+  hasKeySettings: boolean
   /** How many jobs it may claim. */
   slots: number
 }
@@ -80,12 +89,18 @@ export function rememberEligibleEndpoints(endpoints: MongoContext['endpoints']):
       const monotonicMs = performance.now()
       const unknown = names.filter((name) => (remembered.get(name)?.until ?? 0) < monotonicMs)
       const asked = unknown.length === 0 ? new Map() : await ask([...new Set(unknown)], deadline)
-      const eligible = new Map<string, { isLimited: boolean; isKeyed: boolean }>()
+      const eligible = new Map<string, EligibleEndpoint>()
       for (const name of names) {
         const endpoint = asked.get(name) ?? remembered.get(name)?.endpoint ?? null
         if (endpoint !== null && isEligible(endpoint, now)) {
-          const isKeyed = endpoint.lanes !== undefined
-          eligible.set(name, { isLimited: isLimited(limitsOf(endpoint)), isKeyed })
+          const hasKeySettings = endpoint.hasKeySettings === true
+          const hasKeyLimits = endpoint.perKey !== null || hasKeySettings
+          eligible.set(name, {
+            // One claim at a time counts the running jobs of a key.
+            isLimited: isLimited(limitsOf(endpoint)) || hasKeyLimits,
+            isKeyed: endpoint.lanes !== undefined || hasKeyLimits,
+            ...{ hasKeyLimits, hasKeySettings },
+          })
         }
       }
       return eligible
@@ -105,6 +120,7 @@ export async function acquireAdmission(
   const acquired = await writeHolder(context, names, holderId, deadline)
   const now = context.clock.now()
   const limitsByName = new Map(acquired.map((endpoint) => [endpoint._id, limitsOf(endpoint)]))
+  const byName = new Map(acquired.map((endpoint) => [endpoint._id, endpoint]))
   const running = await countRunning(context, limitsByName, deadline)
   const sending = await countSending(context, limitsByName, now, deadline)
   const admitted = [...limitsByName].map(([name, limits]): [string, Admitted] => {
@@ -112,21 +128,27 @@ export async function acquireAdmission(
       running: () => running.get(name) ?? 0,
       sendingSince: () => sending.get(name) ?? 0,
     }
-    return [name, { limits, slots: slotsLeft(limits, Infinity, counts, now) }]
+    const { perKey = null, hasKeySettings = false } = byName.get(name) ?? {}
+    const slots = slotsLeft(limits, Infinity, counts, now)
+    return [name, { limits, perKey, hasKeySettings, slots }]
   })
-  return { holderId, endpoints: new Map(admitted) }
+  return { holderId, at: now, endpoints: new Map(admitted) }
 }
 
-/** false: another claim holds one of them by now, and the jobs claimed there must not be sent. */
+/**
+ * @param costs of all jobs that were claimed, by endpoint
+ * @returns false: another claim holds one of them by now, and the jobs claimed there
+ * must not be sent
+ */
 export async function releaseAdmission(
   context: MongoContext,
   { holderId, endpoints }: Admission,
-  claimed: Map<string, ClaimedJob[]>,
+  costs: ReadonlyMap<string, number>,
   deadline: Deadline,
 ): Promise<boolean> {
   const now = context.clock.now()
   const updates = [...endpoints].map(([name, { limits }]) => {
-    const { rateFullAt } = afterClaim(limits, claimed.get(name)?.length ?? 0, now)
+    const { rateFullAt } = afterClaim(limits, costs.get(name) ?? 0, now)
     const tokens = rateFullAt === limits.rateFullAt ? {} : { rateFullAt }
     const update = { $set: { admissionHolder: null, admissionUntil: null, ...tokens } }
     return { updateOne: { filter: { _id: name, admissionHolder: holderId }, update } }

@@ -1,8 +1,17 @@
 // The candidates of a claim: the first due jobs of its endpoints, and which of them it tries within
 // its limits. Those of an endpoint with fairness keys are in turn (src/job/turns.ts).
 import type { Document } from 'mongodb'
+import { DEFAULT_WEIGHT, MAX_WEIGHT } from '../../endpoint/key-limits.ts'
 import type { ClaimedJob } from '../../job/job.ts'
-import { ALARM, type Lane, NEW_LANE, NO_TURN, takeInTurn, turnLength } from '../../job/turns.ts'
+import {
+  ALARM,
+  type Lane,
+  NEW_LANE,
+  NO_TURN,
+  PARKED,
+  takeInTurn,
+  turnLength,
+} from '../../job/turns.ts'
 import type { EndpointShare } from '../store.ts'
 import { type Deadline, type MongoContext, nowOf, run } from './connection.ts'
 import { guardOf } from './guards.ts'
@@ -26,6 +35,7 @@ const SHARES_GROWTH = 4
 
 export type Candidate = Pick<JobDocument, '_id' | 'endpoint' | 'payloadBytes'> & {
   fairnessKey?: string | null
+  cost?: number | null
 }
 
 /** An endpoint, and how many more of its jobs the claim may take. */
@@ -61,6 +71,8 @@ const ALARMS_PER_CLAIM = 1_000
 interface Look {
   /** Endpoints whose jobs may have fairness keys. */
   keyedNames: Set<string>
+  /** Those of them whose keys may have other weights than 1. */
+  weightedNames: Set<string>
   spread: number
   /** Learns what is found about their lanes. */
   looks: LaneLooks
@@ -146,14 +158,16 @@ function newRound() {
 export async function findCandidates(
   context: MongoContext,
   shares: OpenShare[],
-  { keyedNames, spread, looks }: Look,
+  { keyedNames, weightedNames, spread, looks }: Look,
   deadline: Deadline,
 ): Promise<Candidate[][]> {
   const now = nowOf(context)
   const pipelines = shares.flatMap(({ endpoint, left }) => {
     const match = { endpoint, ...guardOf('claim', { now }) }
     const limit = left * spread
-    return keyedNames.has(endpoint) ? lanePipelines(match, limit) : [plainPipeline(match, limit)]
+    return keyedNames.has(endpoint)
+      ? lanePipelines(match, limit, now)
+      : [plainPipeline(match, limit)]
   })
   const [first, ...others] = pipelines
   if (first === undefined) return []
@@ -164,7 +178,10 @@ export async function findCandidates(
   const options = { batchSize: MAX_CANDIDATES, readConcern: 'local' } as const
   const found = await run(deadline, (limit) =>
     context.jobs
-      .aggregate<LaneCandidate & { lanes?: Lanes }>(stages, { ...options, ...limit })
+      .aggregate<LaneCandidate & { lanes?: Lanes; isParked?: true }>(stages, {
+        ...options,
+        ...limit,
+      })
       .toArray(),
   )
   const byEndpoint = Map.groupBy(found, ({ endpoint }) => endpoint)
@@ -172,8 +189,10 @@ export async function findCandidates(
     const own = byEndpoint.get(endpoint) ?? []
     if (!keyedNames.has(endpoint)) return randomStretch(own, left)
     const lanes = own.find((one) => one.lanes !== undefined)?.lanes ?? {}
-    const jobs = own.filter((one) => one.lanes === undefined)
-    return spreadInTurn(orderInTurn(jobs, lanes, left * spread, looks), left, looks)
+    const jobs = own.filter((one) => one.lanes === undefined && one.isParked === undefined)
+    if (own.some((one) => one.isParked)) looks.parkedAt.add(endpoint)
+    const maxWeight = weightedNames.has(endpoint) ? MAX_WEIGHT : DEFAULT_WEIGHT
+    return spreadInTurn(orderInTurn(jobs, lanes, left * spread, looks, maxWeight), left, looks)
   })
 }
 
@@ -186,7 +205,7 @@ function plainPipeline(match: Document, limit: number): Document[] {
     { $match: match },
     { $sort: { priority: -1, turn: 1, runAt: 1 } },
     { $limit: limit },
-    { $project: { endpoint: 1, payloadBytes: 1, fairnessKey: 1 } },
+    { $project: { endpoint: 1, payloadBytes: 1, fairnessKey: 1, cost: 1 } },
   ]
 }
 
@@ -234,8 +253,11 @@ function randomStretch<T>(candidates: T[], length: number): T[] {
   return candidates.slice(start, start + length)
 }
 
-/** The candidates with a turn, with an alarm that is due, and without a key: one pipeline each. */
-function lanePipelines(match: Document, limit: number): Document[][] {
+/**
+ * The candidates with a turn, with an alarm that is due, of parked keys that may have room, and
+ * without a key: one pipeline each. The last one returns a parked job, if there is one.
+ */
+function lanePipelines(match: Document, limit: number, now: Date): Document[][] {
   const fields = { endpoint: 1, payloadBytes: 1, admitsNext: 1, ...PLACE_FIELDS }
   const part = (turn: Document | number, order: Record<string, 1 | -1>, most: number) => [
     { $match: { ...match, turn } },
@@ -243,17 +265,29 @@ function lanePipelines(match: Document, limit: number): Document[][] {
     { $limit: most },
     { $project: fields },
   ]
+  const { endpoint } = match
   return [
-    part({ $gt: NO_TURN }, { turn: 1 }, limit),
+    part({ $gt: NO_TURN, $lt: PARKED }, { turn: 1 }, limit),
     part(ALARM, { runAt: 1 }, ALARMS_PER_CLAIM),
+    [
+      { $match: { ...match, turn: PARKED, parkedUntil: { $lte: now } } },
+      { $sort: { priority: -1 } },
+      { $limit: ALARMS_PER_CLAIM },
+      { $project: fields },
+    ],
     part(NO_TURN, { runAt: 1 }, limit),
+    [
+      { $match: { endpoint, state: 'queued', turn: PARKED, parkedUntil: { $gt: now } } },
+      { $limit: 1 },
+      { $project: { _id: 0, endpoint: 1, isParked: { $literal: true } } },
+    ],
   ]
 }
 
 export function newLooks(): LaneLooks {
   return {
     ...{ picks: new Map(), lanes: new Map() },
-    ...{ isPlainFull: new Set(), plainCounts: new Map(), aside: [] },
+    ...{ isPlainFull: new Set(), plainCounts: new Map(), aside: [], parkedAt: new Set() },
   }
 }
 
@@ -263,6 +297,7 @@ function orderInTurn(
   lanes: Lanes,
   limit: number,
   looks: LaneLooks,
+  maxWeight: number,
 ): LaneCandidate[] {
   const asideBefore = looks.aside.length
   const byPriority = Map.groupBy(found, ({ priority }) => priority)
@@ -276,7 +311,7 @@ function orderInTurn(
     const plain = some
       .filter(({ turn }) => turn === NO_TURN)
       .map((job) => ({ cost: costOf(job), job }))
-    const { picks, isCut } = takeInTurn(turnsOf(some, lane, looks), plain, lane, left)
+    const { picks, isCut } = takeInTurn(turnsOf(some, lane, looks), plain, lane, left, maxWeight)
     looks.lanes.set(name, lane)
     looks.plainCounts.set(name, plain.length)
     if (plain.length >= left) looks.isPlainFull.add(name)
@@ -300,11 +335,12 @@ function turnsOf(found: LaneCandidate[], { virtualTime }: Lane, looks: LaneLooks
   const inLine = new Map<string, LaneCandidate>()
   const turns: { tag: number; key: string; job: LaneCandidate }[] = []
   const later = new Set<string>()
-  // Alarms come after all turns.
-  for (const job of found.toSorted((a, b) => Number(a.turn === ALARM) - Number(b.turn === ALARM))) {
+  const isLater = ({ turn }: LaneCandidate) => Number(turn === ALARM || turn === PARKED)
+  // Alarms and parked jobs come after all turns.
+  for (const job of found.toSorted((a, b) => isLater(a) - isLater(b))) {
     const { turn, fairnessKey: key = null } = job
     if (turn === NO_TURN || key === null) continue
-    if (turn !== ALARM) {
+    if (isLater(job) === 0) {
       turns.push({ tag: turn, key, job })
     } else if (inLine.has(key)) {
       looks.aside.push(job)

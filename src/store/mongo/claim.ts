@@ -6,7 +6,8 @@
 // admission (admission.ts): two commands before the update, and one at the end.
 import type { Document } from 'mongodb'
 import { ASK_AGAIN_MS, afterClaim } from '../../endpoint/admission.ts'
-import type { ClaimedJob } from '../../job/job.ts'
+import { tokensOf } from '../../endpoint/rate-bucket.ts'
+import { type ClaimedJob, DEFAULT_COST } from '../../job/job.ts'
 import { ALARM } from '../../job/turns.ts'
 import type { SecretBox } from '../secret-box.ts'
 import type { Claim, Due, EndpointShare, Holder, LimitedEndpoint } from '../store.ts'
@@ -28,6 +29,7 @@ import {
 } from './candidates.ts'
 import { type Deadline, type MongoContext, nowOf, run, startDeadline } from './connection.ts'
 import { guardOf } from './guards.ts'
+import type { JobIndex } from './indexes.ts'
 import {
   atEndpoints,
   BY_ID,
@@ -37,11 +39,19 @@ import {
   openHeaders,
   ownBytes,
   randomId,
-  releaseOf,
   type Whole,
 } from './job-document.ts'
-import type { JobIndex } from './schema.ts'
-import { advanceLanes, type KeyInLane, type LaneLooks } from './turns.ts'
+import {
+  type FullKey,
+  type Keys,
+  type LimitedKeysByName,
+  NO_KEYS,
+  openKeys,
+  parkKeys,
+  wakeFreed,
+} from './key-limits.ts'
+import type { UnacknowledgedClaims } from './leases.ts'
+import { advanceLanes, costOf, giveTurns, type KeyInLane, type LaneLooks, textOf } from './turns.ts'
 
 /** A claim that loses ids to other claimers tries again, but not without end. */
 const MAX_ROUNDS = 8
@@ -73,21 +83,22 @@ interface ClaimCall {
   limitedNames: Set<string>
   /** Endpoints whose jobs may have fairness keys. */
   keyedNames: Set<string>
+  /** Endpoints whose keys may have limits: their jobs are marked as `held`. */
+  heldNames: Set<string>
+  /** Endpoints whose keys may have other weights than 1. */
+  weightedNames: Set<string>
+  /** Those of heldNames whose admission the round has. */
+  keyLimits: LimitedKeysByName
+  /** The fairness keys of the round. */
+  keys: Keys
   /** The jobs that this call has claimed and that admit the next one of their key. */
   admitting: KeyInLane[]
+  /** Keys whose candidates were not tried, because they are at their limit. */
+  full: FullKey[]
+  /** Endpoints with keys that wait for room. */
+  parkedAt: Set<string>
   limited: Map<string, LimitedEndpoint>
   deadline: Deadline
-}
-
-const FIRST_WAIT_MS = 100
-/** An election of some seconds must not use up the lease. */
-const MAX_WAIT_MS = 1_000
-/** Further claims are left to the sweep, which finds their expired leases. */
-const MAX_UNACKNOWLEDGED = 100
-
-export interface UnacknowledgedClaims {
-  release(ids: string[], leaseId: string, leaseMs: number): void
-  stop(): void
 }
 
 /** Endpoints in one reply to a look for work. More come in further replies. */
@@ -120,10 +131,15 @@ export async function claim(
   const open = shares.filter(({ endpoint }) => eligible.has(endpoint))
   const picker = createPicker(open, limit)
   const limited = new Map<string, LimitedEndpoint>()
+  const namesWith = (field: 'hasKeyLimits' | 'hasKeySettings') =>
+    new Set(names.filter((name) => eligible.get(name)?.[field]))
+  const heldNames = namesWith('hasKeyLimits')
   const call: ClaimCall = {
     ...{ context, unacknowledged, holder, picker, limitedNames, keyedNames, limited, deadline },
-    admitting: [],
+    ...{ heldNames, weightedNames: namesWith('hasKeySettings'), keys: NO_KEYS },
+    ...{ keyLimits: new Map(), admitting: [], full: [], parkedAt: new Set() },
   }
+  await wakeFreed(context, [...heldNames], deadline)
   const claimed: ClaimedJob[] = []
   let leftMs = deadline.leftMs()
   let tookMs = 0
@@ -143,6 +159,10 @@ export async function claim(
     tookMs = leftMs - deadline.leftMs()
     leftMs -= tookMs
   }
+  const againAt = context.clock.now() + ASK_AGAIN_MS
+  for (const endpoint of call.parkedAt) {
+    if (!limited.has(endpoint)) limited.set(endpoint, { endpoint, againAt })
+  }
   return { jobs: claimed, limited: [...limited.values()], unfinished: picker.openEndpoints() }
 }
 
@@ -152,39 +172,6 @@ export function createClaimer(
   unacknowledged: UnacknowledgedClaims,
 ): Claimer {
   return { context, eligibleEndpoints, unacknowledged, calmClaims: CALM_AFTER }
-}
-
-export function trackUnacknowledgedClaims(context: MongoContext): UnacknowledgedClaims {
-  const timers = new Set<NodeJS.Timeout>()
-  let count = 0
-  let stopped = false
-
-  const tryAgain = (claim: UnacknowledgedClaim, waitMs: number) => {
-    if (stopped || performance.now() > claim.endsAt) {
-      count -= 1
-      return
-    }
-    const timer = setTimeout(async () => {
-      timers.delete(timer)
-      const isMore = await releaseUnacknowledged(context, claim)
-      tryAgain(claim, isMore ? FIRST_WAIT_MS : Math.min(waitMs * 2, MAX_WAIT_MS))
-    }, waitMs)
-    timer.unref()
-    timers.add(timer)
-  }
-
-  return {
-    release(ids, leaseId, leaseMs) {
-      if (count === MAX_UNACKNOWLEDGED) return
-      count += 1
-      const endsAt = performance.now() + leaseMs
-      tryAgain({ ids, leaseId, endsAt, most: ids.length }, FIRST_WAIT_MS)
-    },
-    stop() {
-      stopped = true
-      for (const timer of timers) clearTimeout(timer)
-    },
-  }
 }
 
 /**
@@ -209,11 +196,12 @@ async function claimRound(
   call: ClaimCall,
   spread: number,
 ): Promise<{ taken: ClaimedJob[]; lostCount: number }> {
-  const { context, picker, limitedNames, keyedNames, deadline } = call
+  const { context, picker, limitedNames, keyedNames, weightedNames, deadline } = call
   const looks = newLooks()
+  const look = { keyedNames, weightedNames, spread, looks }
   picker.startRound()
   for (let shares = picker.nextShares(); shares.length > 0; shares = picker.nextShares()) {
-    picker.add(await findCandidates(context, shares, { keyedNames, spread, looks }, deadline))
+    picker.add(await findCandidates(context, shares, look, deadline))
   }
   const picked = picker.picked()
   const names = [...new Set(picked.map(({ endpoint }) => endpoint))].filter((name) =>
@@ -222,28 +210,36 @@ async function claimRound(
   const { taken, triedCount } =
     names.length === 0
       ? { taken: await claimCandidates(call, picked), triedCount: picked.length }
-      : await claimAdmitted(call, picked, names.slice(0, MAX_ADMITTED))
-  // Their keys get turns before the next round. An endpoint at its limit has no room for them.
-  for (const { endpoint } of [...call.admitting, ...looks.aside]) {
+      : await claimAdmitted(call, picked, names.slice(0, MAX_ADMITTED), looks)
+  for (const endpoint of looks.parkedAt) call.parkedAt.add(endpoint)
+  // Their keys get turns, or are parked, before the next round. An endpoint at its limit has no
+  // room for them.
+  for (const { endpoint } of [...call.admitting, ...call.full, ...looks.aside]) {
     if (!call.limited.has(endpoint)) picker.reopen(endpoint)
   }
   picker.count(taken)
-  await advance(context, looks, taken, call.admitting.splice(0), deadline)
+  await advance(call, looks, taken).catch((error: unknown) => {
+    // The jobs are claimed: an outage here leaves keys to the round of the sweep.
+    if (!(error instanceof StoreUnavailable)) throw error
+  })
   return { taken, lostCount: triedCount - taken.length }
 }
 
-/** The jobs are claimed: an outage here leaves keys to the round of the sweep. */
-async function advance(
-  context: MongoContext,
-  looks: LaneLooks,
-  taken: ClaimedJob[],
-  admitting: KeyInLane[],
-  deadline: Deadline,
-): Promise<void> {
+/** Gives turns to the jobs after those that were claimed. Keys at their limit get none. */
+async function advance(call: ClaimCall, looks: LaneLooks, taken: ClaimedJob[]): Promise<void> {
+  const { context, keyLimits, deadline } = call
   const ids = taken.map(({ jobId }) => jobId)
-  await advanceLanes(context, looks, ids, admitting, deadline).catch((error: unknown) => {
-    if (!(error instanceof StoreUnavailable)) throw error
+  const keys = await advanceLanes(context, looks, ids, call.admitting.splice(0), deadline)
+  const full = new Map(call.full.splice(0).map((key) => [textOf(key), key]))
+  const open = keys.flatMap((key) => {
+    const room = call.keys.room(key)
+    const left = room?.left() ?? Number.POSITIVE_INFINITY
+    if (left === 0) full.set(textOf(key), { ...key, until: room?.freeAt() ?? null })
+    return left === 0 ? [] : [{ ...key, most: Math.min(key.most ?? left, left) }]
   })
+  await giveTurns(context, open, deadline)
+  const parked = await parkKeys(context, [...full.values()], keyLimits, deadline)
+  for (const { endpoint } of parked) call.parkedAt.add(endpoint)
 }
 
 /** Closes the endpoints without admission or without a free slot, for this claim. */
@@ -251,24 +247,42 @@ async function claimAdmitted(
   call: ClaimCall,
   picked: Candidate[],
   names: string[],
+  looks: LaneLooks,
 ): Promise<{ taken: ClaimedJob[]; triedCount: number }> {
   const { context, unacknowledged, holder, picker, limitedNames, deadline } = call
   const admission = await acquireAdmission(context, names, deadline)
+  call.keyLimits = new Map([...admission.endpoints].filter(([name]) => call.heldNames.has(name)))
+  const keys = picked.flatMap(({ endpoint, fairnessKey: key }) =>
+    typeof key === 'string' ? [{ endpoint, key }] : [],
+  )
+  call.keys = await openKeys(context, call.keyLimits, keys, deadline)
   const untried = new Set([...limitedNames].filter((name) => !names.includes(name)))
-  const { candidates, cutShort } = withinSlots(picked, admission, limitedNames)
+  const { candidates, cutShort, full } = withinLimits(call, picked, admission)
+  call.full = full.flatMap(({ candidate, until }) => {
+    const { _id, endpoint, fairnessKey: key } = candidate
+    const priority = looks.picks.get(_id)?.priority
+    return typeof key !== 'string' || priority === undefined
+      ? []
+      : [{ endpoint, priority, key, until }]
+  })
   const taken = await claimCandidates(call, candidates)
   const within = taken.filter(({ endpoint }) => limitedNames.has(endpoint))
-  const byEndpoint = Map.groupBy(within, ({ endpoint }) => endpoint)
-  const mayBeSent = await releaseAdmission(context, admission, byEndpoint, deadline).catch(
-    (error) => {
+  const costById = new Map(candidates.map((one) => [one._id, costOf(one)]))
+  const costs = new Map<string, number>()
+  for (const { jobId, endpoint } of within) {
+    costs.set(endpoint, (costs.get(endpoint) ?? 0) + (costById.get(jobId) ?? DEFAULT_COST))
+  }
+  const mayBeSent = await call.keys
+    .save(deadline)
+    .then(() => releaseAdmission(context, admission, costs, deadline))
+    .catch((error) => {
       // Another claim may have it by now, so the jobs claimed within it must not be sent.
       if (error instanceof StoreUnavailable) return false
       throw error
-    },
-  )
+    })
   const now = context.clock.now()
   for (const name of names) call.limited.delete(name)
-  for (const name of cutShort) {
+  for (const [name, nextCost] of cutShort) {
     // Beyond the limit of one round: this round did not try to acquire their admission.
     const isUntried = untried.has(name)
     const notAcquiredAgainAt = isUntried ? now : now + ASK_AGAIN_MS
@@ -276,7 +290,7 @@ async function claimAdmitted(
     const againAt =
       limits === undefined
         ? notAcquiredAgainAt
-        : afterClaim(limits, byEndpoint.get(name)?.length ?? 0, now).againAt
+        : afterClaim(limits, costs.get(name) ?? 0, now, nextCost).againAt
     call.limited.set(name, { endpoint: name, againAt })
     if (isUntried) picker.reopen(name)
     else picker.close(name)
@@ -297,18 +311,49 @@ async function claimAdmitted(
   return { taken: free, triedCount: candidates.length - within.length }
 }
 
-/** The candidates within the free slots, and the endpoints that have more candidates than slots. */
-function withinSlots(picked: Candidate[], admission: Admission, limitedNames: Set<string>) {
+/**
+ * The candidates within the limits, the endpoints that have more, with the cost of the next one,
+ * and the candidates whose key is at its limit.
+ */
+function withinLimits(
+  { limitedNames, keys }: ClaimCall,
+  picked: Candidate[],
+  admission: Admission,
+) {
+  const now = admission.at
   const left = new Map([...admission.endpoints].map(([name, { slots }]) => [name, slots]))
-  const cutShort = new Set<string>()
-  const candidates = picked.filter(({ endpoint }) => {
+  const tokens = new Map(
+    [...admission.endpoints].map(([name, { limits }]) => [
+      name,
+      tokensOf(limits.rateLimit, limits.rateFullAt, now),
+    ]),
+  )
+  const cutShort = new Map<string, number>()
+  const full: { candidate: Candidate; until: number | null }[] = []
+  const candidates = picked.filter((candidate) => {
+    const { endpoint, fairnessKey } = candidate
     if (!limitedNames.has(endpoint)) return true
+    const cost = costOf(candidate)
+    const room = typeof fairnessKey === 'string' ? keys.room({ endpoint, key: fairnessKey }) : null
     const slots = left.get(endpoint) ?? 0
+    if (slots <= 0 || cutShort.has(endpoint)) {
+      if (!cutShort.has(endpoint)) cutShort.set(endpoint, cost)
+      return false
+    }
+    if (room?.canTake(cost) === false) {
+      full.push({ candidate, until: room.freeAt(cost) })
+      return false
+    }
+    // No other job passes the one for which there are not enough tokens.
+    if (tokens.get(endpoint)?.take(cost) === false) {
+      cutShort.set(endpoint, cost)
+      return false
+    }
     left.set(endpoint, slots - 1)
-    if (slots <= 0) cutShort.add(endpoint)
-    return slots > 0
+    room?.take(cost)
+    return true
   })
-  return { candidates, cutShort }
+  return { candidates, cutShort, full }
 }
 
 /** Claims the jobs that are still queued and due, and reads them with payloads, in order. */
@@ -318,7 +363,7 @@ async function claimCandidates(call: ClaimCall, candidates: Candidate[]): Promis
   const ids = candidates.map(({ _id }) => _id)
   const leaseId = randomId()
   try {
-    const claimedCount = await writeClaim(context, candidates, leaseId, holder, deadline)
+    const claimedCount = await writeClaim(call, candidates, leaseId)
     if (claimedCount === 0) return []
     const documents = await run(deadline, (limit) =>
       context.jobs
@@ -363,11 +408,9 @@ async function claimCandidates(call: ClaimCall, candidates: Candidate[]): Promis
 
 /** Returns how many it claimed. */
 async function writeClaim(
-  context: MongoContext,
+  { context, holder, heldNames, deadline }: ClaimCall,
   candidates: Candidate[],
   leaseId: string,
-  holder: Holder,
-  deadline: Deadline,
 ): Promise<number> {
   const now = nowOf(context)
   const lease = {
@@ -380,13 +423,14 @@ async function writeClaim(
     claimedAt: now,
     progress: null,
   }
-  const claimOf = (jobs: Candidate[], fields: Partial<JobDocument>) => ({
+  const claimOf = (jobs: Candidate[], fields: Partial<JobDocument>, unset = {}) => ({
     filter: { ...atEndpoints(jobs), ...guardOf('claim', { now }) },
     update: {
       $set: { ...lease, ...fields },
       $inc: { fence: 1, attemptCount: 1, attemptsLeft: -1, version: 1 },
       // Sets it once: an earlier instant stays.
       $min: { startedAt: now },
+      ...unset,
     },
   })
   const keyed = candidates.filter(({ fairnessKey = null }) => fairnessKey !== null)
@@ -398,8 +442,13 @@ async function writeClaim(
     return matchedCount
   }
   const plain = candidates.filter(({ fairnessKey = null }) => fairnessKey === null)
+  const held = keyed.filter(({ endpoint }) => heldNames.has(endpoint))
+  const free = keyed.filter(({ endpoint }) => !heldNames.has(endpoint))
   const claims = [
-    claimOf(keyed, { turn: ALARM }),
+    ...(free.length === 0 ? [] : [claimOf(free, { turn: ALARM })]),
+    ...(held.length === 0
+      ? []
+      : [claimOf(held, { turn: ALARM, held: true }, { $unset: { parkedUntil: '' } })]),
     ...(plain.length === 0 ? [] : [claimOf(plain, {})]),
   ].map((one) => ({ updateMany: { ...one, ...BY_ID } }))
   const { matchedCount } = await run(deadline, (limit) =>
@@ -434,61 +483,6 @@ function claimedJobOf(
     trace: document.trace ?? null,
     hops: document.hops,
     claimedAt: document.claimedAt.getTime(),
-  }
-}
-
-interface UnacknowledgedClaim {
-  ids: string[]
-  leaseId: string
-  /** By the monotonic clock. */
-  endsAt: number
-  /** Jobs that one write releases: fewer after each write that the store did not finish in time. */
-  most: number
-}
-
-/** Whether there may be more to release. */
-async function releaseUnacknowledged(
-  context: MongoContext,
-  claim: UnacknowledgedClaim,
-): Promise<boolean> {
-  const { ids, leaseId } = claim
-  try {
-    const found = await run(startDeadline(), (limit) =>
-      context.jobs
-        .find(
-          { _id: { $in: ids }, state: 'running', leaseId },
-          {
-            projection: { endpoint: 1, superseded: 1, attemptCount: 1, fairnessKey: 1 },
-            batchSize: ids.length + 1,
-            ...BY_ID,
-            ...limit,
-          },
-        )
-        .toArray(),
-    )
-    // Usually the update claimed nothing: this saves a slow store updates that match nothing.
-    if (found.length === 0) return false
-    const now = nowOf(context)
-    const updates = found.slice(0, claim.most).map(({ _id, endpoint, superseded, ...job }) => {
-      const isSuperseded = superseded === true
-      const event = isSuperseded ? 'withdraw' : 'release'
-      // The lease id is random and belongs to this claim alone, so that the guard needs no fence.
-      const filter = { _id, endpoint, state: 'running' as const, leaseId }
-      return releaseOf({ ...filter, superseded: isSuperseded ? true : { $ne: true } }, job, {
-        event,
-        writeId: randomId(),
-        now,
-      })
-    })
-    const { matchedCount } = await run(startDeadline(), (limit) =>
-      context.jobs.bulkWrite(updates, { ordered: false, ...limit }),
-    )
-    if (matchedCount > 0) context.notifyWork()
-    return found.length > claim.most
-  } catch {
-    // The store is still away, or too slow for so many jobs: the next try releases fewer.
-    claim.most = Math.max(1, Math.floor(claim.most / 2))
-    return false
   }
 }
 

@@ -13,6 +13,7 @@ import {
 } from './connection.ts'
 import type { EndpointDocument } from './endpoint-document.ts'
 import { countJobs } from './endpoints.ts'
+import { forgetKeys } from './fairness-keys.ts'
 import { tryFinishEffects } from './finish-effects.ts'
 import { guardOf, reportDeaths, reportEndedAttempts } from './guards.ts'
 import {
@@ -240,6 +241,7 @@ async function removeEndpoint(
       limit,
     ),
   )
+  await forgetKeys(context, endpoint._id, deadline)
   forget(endpoint._id)
 }
 

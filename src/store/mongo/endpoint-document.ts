@@ -34,6 +34,8 @@ export interface EndpointDocument extends Omit<EndpointSettings, 'name' | 'heade
    * part of its version.
    */
   lanes?: Record<number, Lane>
+  /** A fairness key of it has, or had, settings. */
+  hasKeySettings?: true
   /** The claim that holds its admission (admission.ts); null: none. */
   admissionHolder: string | null
   admissionUntil: Date | null
@@ -63,9 +65,11 @@ export const ELIGIBILITY = {
   restingUntil: 1,
   concurrency: 1,
   rateLimit: 1,
+  perKey: 1,
   ramp: 1,
   rateFullAt: 1,
   lanes: 1,
+  hasKeySettings: 1,
 } as const
 
 export type Eligibility = Pick<EndpointDocument, '_id' | keyof typeof ELIGIBILITY>
@@ -82,6 +86,7 @@ export function endpointOf(document: EndpointDocument, box: SecretBox, now: numb
     retry: document.retry,
     concurrency: document.concurrency,
     rateLimit,
+    perKey: document.perKey,
     completion: document.completion,
     completionTimeoutMs: document.completionTimeoutMs,
     onFinish: document.onFinish,

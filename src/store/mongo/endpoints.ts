@@ -1,6 +1,7 @@
 // Endpoints: their settings, pause and resume, their secrets, the counts of their jobs, and the
 // health that attempts report. Headers and secrets are encrypted. Every write is guarded by the
 // version, or the health, that was read.
+import { isDeepStrictEqual } from 'node:util'
 import type { Document, Filter, UpdateFilter } from 'mongodb'
 import {
   type Endpoint,
@@ -36,8 +37,10 @@ import {
   settingsFields,
   validSecrets,
 } from './endpoint-document.ts'
+import { forgetKeys } from './fairness-keys.ts'
 import { guardOf } from './guards.ts'
 import { BY_ID, dateOrNull, QUEUED_STATES, randomId, type StoredState } from './job-document.ts'
+import { applyKeyLimits } from './key-limits.ts'
 import { schedulesIn } from './schedules.ts'
 
 /**
@@ -93,6 +96,9 @@ export async function putEndpoint(
         ? await insertEndpoint(context, settings, secrets, deadline)
         : await replaceEndpoint(context, settings, secrets, stored, deadline)
     if (written === null) continue
+    if (stored !== null && !isDeepStrictEqual(stored.perKey, settings.perKey)) {
+      await applyKeyLimits(context, settings.name, deadline)
+    }
     if (startsDeliveries(stored, settings)) await noteFreed(context, settings.name, deadline)
     const endpoint = shown(context, written)
     return { kind: stored === null ? 'created' : 'replaced', endpoint }
@@ -188,7 +194,10 @@ export async function deleteEndpoint(
     const { deletedCount } = await run(deadline, (limit) =>
       context.endpoints.deleteOne(asRead, limit),
     )
-    if (deletedCount === 1) return { kind: 'deleted' }
+    if (deletedCount === 1) {
+      await forgetKeys(context, name, deadline)
+      return { kind: 'deleted' }
+    }
   }
   throw new StoreUnavailable('the endpoint changed each time it was read')
 }

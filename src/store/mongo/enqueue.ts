@@ -41,7 +41,7 @@ import {
   resolve,
 } from './enqueue-conflicts.ts'
 import { BY_ID, newJobDocument, stateOf } from './job-document.ts'
-import { admitStored, type Lanes, placeNew } from './turns.ts'
+import { admitStored, type EndpointLanes, placeNew } from './turns.ts'
 
 /** The holder of a key can be purged between insert and read: then the key is free again. */
 const MAX_ROUNDS_WITHOUT_PROGRESS = 5
@@ -59,21 +59,30 @@ interface Batch extends BatchResults {
   context: MongoContext
   finished: string[]
   blocked: Item[]
-  lanes: Map<string, Lanes>
+  lanes: Map<string, EndpointLanes>
   deadline: Deadline
 }
 
 interface EnqueueContext {
   endpoints: Map<string, AcceptingEndpoint>
   /** Of the endpoints that have had a fairness key. */
-  lanes: Map<string, Lanes>
+  lanes: Map<string, EndpointLanes>
   /** By id. A dependency that is not stored has none. */
   states: Map<string, JobState>
 }
 
-const FOUND = { 'retry.maxAttempts': 1, disabledReason: 1, onFinish: 1, lanes: 1 } as const
+const FOUND = {
+  'retry.maxAttempts': 1,
+  disabledReason: 1,
+  onFinish: 1,
+  lanes: 1,
+  hasKeySettings: 1,
+} as const
 
-type FoundEndpoint = Pick<EndpointDocument, '_id' | 'disabledReason' | 'onFinish' | 'lanes'> & {
+type FoundEndpoint = Pick<
+  EndpointDocument,
+  '_id' | 'disabledReason' | 'onFinish' | keyof EndpointLanes
+> & {
   retry: { maxAttempts: number }
 }
 
@@ -212,7 +221,7 @@ async function storeItems(batch: Batch, items: Item[]): Promise<void> {
 async function beginLanes({ context, lanes, deadline }: Batch, items: Item[]): Promise<void> {
   const names = new Set(
     items.flatMap(({ job: { endpoint, fairnessKey } }) =>
-      fairnessKey === null || lanes.has(endpoint) ? [] : [endpoint],
+      fairnessKey === null || lanes.get(endpoint)?.lanes !== undefined ? [] : [endpoint],
     ),
   )
   if (names.size === 0) return
@@ -225,7 +234,7 @@ async function beginLanes({ context, lanes, deadline }: Batch, items: Item[]): P
     },
   }))
   await run(deadline, (limit) => context.endpoints.bulkWrite(updates, { ordered: false, ...limit }))
-  for (const name of names) lanes.set(name, {})
+  for (const name of names) lanes.set(name, { ...lanes.get(name), lanes: {} })
 }
 
 /** Reads again where the holder of a key changed meanwhile. That needs no other insert. */
@@ -350,7 +359,7 @@ async function loadEnqueueContext(
         )
   return {
     endpoints: new Map(found.map((endpoint) => [endpoint._id, acceptingOf(endpoint)])),
-    lanes: new Map(found.flatMap(({ _id, lanes }) => (lanes === undefined ? [] : [[_id, lanes]]))),
+    lanes: new Map(found.map((endpoint) => [endpoint._id, endpoint])),
     states: new Map(dependencies.map(({ _id, state }) => [_id, stateOf(state)])),
   }
 }

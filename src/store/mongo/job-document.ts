@@ -108,6 +108,10 @@ export interface JobDocument {
   turn: number
   /** Jobs of its key are outside, and one gets a turn when this job is claimed. */
   admitsNext?: true
+  /** Of a job that is PARKED: when a claim looks whether its key has room. */
+  parkedUntil?: Date
+  /** It runs within the limits of its key, or has ended and a claim has not seen that yet. */
+  held?: true
   /** The ordering key of the job, while it has the slot of that key. */
   orderingSlot?: string
   dependsOn?: string[]

@@ -9,6 +9,7 @@ import { type JobQuery, MAX_ENTRIES_PER_PAGE, type Page } from '../store.ts'
 import { readWhole } from './bodies.ts'
 import { endpointsWith } from './claim.ts'
 import { type Deadline, type MongoContext, NEWEST, run, startDeadline } from './connection.ts'
+import type { JobIndex } from './indexes.ts'
 import {
   attemptOf,
   BY_ID,
@@ -20,7 +21,6 @@ import {
   summaryOf,
   WITHOUT_BULK,
 } from './job-document.ts'
-import type { JobIndex } from './schema.ts'
 
 /** The fields that getJobWithAttempts leaves out. */
 const UNREAD = { payload: 0, result: 0, keys: 0 } as const

@@ -1,4 +1,5 @@
-// The actions of a holder before its attempt has ended: renew, heartbeat, release.
+// The actions of a holder before its attempt has ended: renew, heartbeat, release. Also the release
+// of jobs that a claim may have taken, without an answer of the store.
 import type { UpdateFilter } from 'mongodb'
 import type { Lease } from '../../job/job.ts'
 import { endOfLease } from '../../job/settlement.ts'
@@ -189,4 +190,103 @@ async function writeHeartbeat(
     ),
   )
   return written?.leaseExpiresAt?.getTime() ?? null
+}
+
+const FIRST_WAIT_MS = 100
+/** An election of some seconds must not use up the lease. */
+const MAX_WAIT_MS = 1_000
+/** Further claims are left to the sweep, which finds their expired leases. */
+const MAX_UNACKNOWLEDGED = 100
+
+export interface UnacknowledgedClaims {
+  release(ids: string[], leaseId: string, leaseMs: number): void
+  stop(): void
+}
+
+export function trackUnacknowledgedClaims(context: MongoContext): UnacknowledgedClaims {
+  const timers = new Set<NodeJS.Timeout>()
+  let count = 0
+  let stopped = false
+
+  const tryAgain = (claim: UnacknowledgedClaim, waitMs: number) => {
+    if (stopped || performance.now() > claim.endsAt) {
+      count -= 1
+      return
+    }
+    const timer = setTimeout(async () => {
+      timers.delete(timer)
+      const isMore = await releaseUnacknowledged(context, claim)
+      tryAgain(claim, isMore ? FIRST_WAIT_MS : Math.min(waitMs * 2, MAX_WAIT_MS))
+    }, waitMs)
+    timer.unref()
+    timers.add(timer)
+  }
+
+  return {
+    release(ids, leaseId, leaseMs) {
+      if (count === MAX_UNACKNOWLEDGED) return
+      count += 1
+      const endsAt = performance.now() + leaseMs
+      tryAgain({ ids, leaseId, endsAt, most: ids.length }, FIRST_WAIT_MS)
+    },
+    stop() {
+      stopped = true
+      for (const timer of timers) clearTimeout(timer)
+    },
+  }
+}
+
+interface UnacknowledgedClaim {
+  ids: string[]
+  leaseId: string
+  /** By the monotonic clock. */
+  endsAt: number
+  /** Jobs that one write releases: fewer after each write that the store did not finish in time. */
+  most: number
+}
+
+/** Whether there may be more to release. */
+async function releaseUnacknowledged(
+  context: MongoContext,
+  claim: UnacknowledgedClaim,
+): Promise<boolean> {
+  const { ids, leaseId } = claim
+  try {
+    const found = await run(startDeadline(), (limit) =>
+      context.jobs
+        .find(
+          { _id: { $in: ids }, state: 'running', leaseId },
+          {
+            projection: { endpoint: 1, superseded: 1, attemptCount: 1, fairnessKey: 1 },
+            batchSize: ids.length + 1,
+            ...BY_ID,
+            ...limit,
+          },
+        )
+        .toArray(),
+    )
+    // Usually the update claimed nothing: this saves a slow store updates that match nothing.
+    if (found.length === 0) return false
+    const now = nowOf(context)
+    const updates = found.slice(0, claim.most).map(({ _id, endpoint, superseded, ...job }) => {
+      const isSuperseded = superseded === true
+      const event = isSuperseded ? 'withdraw' : 'release'
+      // The lease id is random and belongs to this claim alone, so that the guard needs no fence.
+      const filter = { _id, endpoint, state: 'running' as const, leaseId }
+      return releaseOf({ ...filter, superseded: isSuperseded ? true : { $ne: true } }, job, {
+        event,
+        writeId: randomId(),
+        now,
+      })
+    })
+    const { matchedCount } = await run(startDeadline(), (limit) =>
+      context.jobs.bulkWrite(updates, { ordered: false, ...limit }),
+    )
+    if (matchedCount > 0) context.notifyWork()
+    return found.length > claim.most
+  } catch {
+    // The store is still away, or too slow for so many jobs: the next try releases fewer.
+    claim.most = Math.max(1, Math.floor(claim.most / 2))
+    return false
+  }
 }

@@ -81,6 +81,9 @@ export function accessesOf(explained: Document): PlannedAccess[] {
   })
 }
 
+/** From 0 to 9. */
+const PRIORITY_COUNT = 10
+
 function findingsOf({ namespace, fields, stages, scans, counts }: PlannedAccess): PlanFinding[] {
   const findings: PlanFinding[] = []
   const add = (fault: PlanFault, message: string) => findings.push({ fault, message })
@@ -106,9 +109,12 @@ function findingsOf({ namespace, fields, stages, scans, counts }: PlannedAccess)
   return findings
 }
 
-/** The number of ranges that a scan skips between. */
+/** The number of ranges that a scan skips between. All priorities are one range each. */
 function rangesOf(bounds: Record<string, string[]>): number {
-  return Object.values(bounds).reduce((product, intervals) => product * intervals.length, 1)
+  return Object.entries(bounds).reduce((product, [field, intervals]) => {
+    const areAll = field === 'priority' && intervals.some((text) => UNBOUNDED.has(text))
+    return product * (areAll ? PRIORITY_COUNT : intervals.length)
+  }, 1)
 }
 
 /** On mongos, each shard has its own plan. */

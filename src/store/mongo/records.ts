@@ -13,18 +13,15 @@ import {
   refuseTooMany,
   wholeMinutes,
 } from '../minute-stats.ts'
+import { type ApiMode, type KeyScope, MAX_KEYS, type StoredKey } from '../store.ts'
+import { StoreUnavailable } from '../store-errors.ts'
+import { latestUpkeepEnd, type StoredUpkeepLease, type UpkeepLease } from '../upkeep-lease.ts'
 import {
-  type ApiMode,
-  type KeyScope,
-  MAX_KEYS,
   MAX_WORKERS,
-  type StoredKey,
   WORKER_KEPT_MS,
   type WorkerRecord,
   type WorkerReport,
-} from '../store.ts'
-import { StoreUnavailable } from '../store-errors.ts'
-import { latestUpkeepEnd, type StoredUpkeepLease, type UpkeepLease } from '../upkeep-lease.ts'
+} from '../worker-liveness.ts'
 import {
   type Deadline,
   isDuplicateKey,
@@ -36,7 +33,7 @@ import {
 } from './connection.ts'
 import type { IndexDefinition } from './indexes.ts'
 
-/** The keys are collections, then names, as in JOB_INDEXES (schema.ts). */
+/** The keys are collections, then names, as in JOB_INDEXES (indexes.ts). */
 export const RECORD_INDEXES = {
   schedules: {
     /** dueSchedules. Those without a next tick have null here, which no instant matches. */
@@ -48,6 +45,15 @@ export const RECORD_INDEXES = {
     hash: { key: { hash: 1 }, options: { unique: true } },
     /** listKeys: oldest first. */
     by_age: { key: { createdAt: 1, _id: 1 }, options: {} },
+  },
+  fairnessKeys: {
+    /** putFairnessKey: how many keys of an endpoint have settings. */
+    with_settings: {
+      key: { _id: 1, version: 1 },
+      options: { partialFilterExpression: { settings: { $exists: true } } },
+    },
+    /** The TTL of keys without settings. */
+    full: { key: { bucketExpiresAt: 1 }, options: { expireAfterSeconds: 0 } },
   },
   workers: {
     /** listWorkers; also the TTL of workers that stopped reporting. */

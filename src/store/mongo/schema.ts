@@ -37,6 +37,7 @@ import {
   type IndexDefinition,
   type IndexDifference,
   type Indexes,
+  JOB_INDEXES,
   lostCollection,
   missingAmong,
   repairsByHand,
@@ -55,7 +56,7 @@ export interface Migration extends Step {
 }
 
 /** A new database gets the last schema at once; the first one therefore has nothing to do. */
-export const MIGRATIONS: readonly Migration[] = [{ number: 3, online: true, run: async () => {} }]
+export const MIGRATIONS: readonly Migration[] = [{ number: 4, online: true, run: async () => {} }]
 
 /** The first document that Posthorn writes into a database. */
 interface SchemaRecord {
@@ -63,171 +64,6 @@ interface SchemaRecord {
   product: 'posthorn'
   schema: number
 }
-
-/** `cancelled` and `dead`, as a range: MongoDB 5.0 allows no list of values here. */
-const UNSUCCESSFUL = { state: { $gte: 'cancelled', $lte: 'dead' } } as const
-const WAITING = { partialFilterExpression: { state: 'waiting' } } as const
-const BLOCKED = { partialFilterExpression: { state: 'blocked' } } as const
-const ofKey = (state: 'running' | 'blocked') =>
-  ({
-    key: { endpoint: 1, state: 1, fairnessKey: 1 },
-    options: { partialFilterExpression: { state, fairnessKey: { $exists: true } } },
-  }) as const
-
-/**
- * The keys are names. A changed definition needs a new name, and the old one goes to RETIRED: the
- * new index is created at the start, and `posthorn migrate` then drops the old one. Only the time
- * to live may change under one name.
- *
- * Each change of a job's state inserts and removes entries. Therefore the indexes that hold every
- * job have no state in them, and the others are partial. These have the fields of their condition
- * in the key: otherwise MongoDB reads each document to compare it (SERVER-28889).
- */
-export const JOB_INDEXES = {
-  /**
-   * claim: an endpoint's due jobs by priority, then turn, then runAt, then id; and `due(null)`, which goes
-   * from one endpoint's name to the next. With its last fields, a claim chooses jobs without
-   * reading a document. To see that, explain the command of findCandidates with `executionStats`:
-   * totalDocsExamined is 0.
-   */
-  claim: {
-    key: {
-      ...{ endpoint: 1, state: 1, priority: -1, turn: 1, runAt: 1 },
-      ...{ _id: 1, expiresAt: 1, payloadBytes: 1, fairnessKey: 1, cost: 1, admitsNext: 1 },
-    },
-    options: { partialFilterExpression: { state: 'queued' } },
-  },
-  /** enqueue, claim, and each write that moves a job of a fairness key: the turns of the key. */
-  turns: {
-    key: {
-      ...{ endpoint: 1, state: 1, priority: 1, fairnessKey: 1, turn: -1, runAt: 1 },
-      ...{ _id: 1, cost: 1, admitsNext: 1 },
-    },
-    options: { partialFilterExpression: { state: 'queued', fairnessKey: { $exists: true } } },
-  },
-  /** claim, and each write that moves a job of a fairness key: the next jobs that are outside. */
-  outside: {
-    key: {
-      ...{ endpoint: 1, state: 1, priority: 1, fairnessKey: 1, runAt: 1, _id: 1 },
-      ...{ turn: 1, cost: 1 },
-    },
-    options: WAITING,
-  },
-  /** statsOf: jobs that are outside and due. */
-  outside_due: { key: { endpoint: 1, state: 1, runAt: 1, promotedAt: 1 }, options: WAITING },
-  /** sweep: jobs that are outside and expired. */
-  outside_expiry: {
-    key: { expiresAt: 1, state: 1 },
-    options: { partialFilterExpression: { state: 'waiting', expiresAt: { $gt: new Date(0) } } },
-  },
-  /** due(since): jobs that became due lately, and the job that is due next. */
-  due: {
-    key: { state: 1, runAt: 1, endpoint: 1 },
-    options: { partialFilterExpression: { state: 'queued' } },
-  },
-  /** due(since): jobs that were unblocked or released lately; their runAt may be long past. */
-  freed: {
-    key: { state: 1, freedAt: 1, runAt: 1, endpoint: 1 },
-    options: { partialFilterExpression: { state: 'queued', freedAt: { $exists: true } } },
-  },
-  /** sweep: expired leases. */
-  lease: {
-    key: { state: 1, leaseExpiresAt: 1 },
-    options: { partialFilterExpression: { state: 'running' } },
-  },
-  /** sweep: queued jobs that expired. */
-  expiry: {
-    key: { state: 1, expiresAt: 1 },
-    options: { partialFilterExpression: { state: 'queued', expiresAt: { $gt: new Date(0) } } },
-  },
-  /**
-   * enqueue: one job for each idempotency key of an endpoint, whether it made the job or a later
-   * request added it by the job's dedupe key.
-   */
-  keys: {
-    key: { endpoint: 1, 'keys.key': 1 },
-    options: { unique: true, partialFilterExpression: { 'keys.key': { $exists: true } } },
-  },
-  /** enqueue: one job for each tick of a schedule, and for each finish with a notice. */
-  origin: {
-    key: { endpoint: 1, originKey: 1 },
-    options: { unique: true, partialFilterExpression: { originKey: { $exists: true } } },
-  },
-  /** enqueue, retry: one queued or running job for each dedupe key of an endpoint. */
-  dedupe: {
-    key: { endpoint: 1, dedupeHolder: 1 },
-    options: { unique: true, partialFilterExpression: { dedupeHolder: { $exists: true } } },
-  },
-  /** promote: one job at a time for each ordering key of an endpoint. */
-  ordering_slot: {
-    key: { endpoint: 1, orderingSlot: 1 },
-    options: { unique: true, partialFilterExpression: { orderingSlot: { $exists: true } } },
-  },
-  /** promote: the earliest job of an ordering key that is not final. */
-  ordering: {
-    key: { endpoint: 1, orderingKey: 1, state: 1, _id: 1 },
-    options: { partialFilterExpression: { orderingKey: { $exists: true } } },
-  },
-  /** Finish effects: the jobs that depend on the finished one. */
-  waiting: {
-    key: { waitingFor: 1, state: 1 },
-    options: { partialFilterExpression: { waitingFor: { $exists: true } } },
-  },
-  /** sweep: blocked jobs that are marked to be checked. */
-  recheck: {
-    key: { state: 1, recheckAt: 1 },
-    options: { partialFilterExpression: { state: 'blocked', recheckAt: { $exists: true } } },
-  },
-  /** sweep: blocked jobs that are not marked, in turn. */
-  blocked_round: { key: { state: 1, _id: -1 }, options: BLOCKED },
-  /** counts of an endpoint, abandon: its blocked jobs. */
-  blocked_of_endpoint: { key: { endpoint: 1, state: 1 }, options: BLOCKED },
-  /** sweep: blocked jobs that expired. */
-  blocked_expiry: {
-    key: { expiresAt: 1, state: 1 },
-    options: { partialFilterExpression: { state: 'blocked', expiresAt: { $gt: new Date(0) } } },
-  },
-  /** sweep: final jobs whose effects were left undone. */
-  effects_pending: {
-    key: { effectsPending: 1, state: 1 },
-    options: { partialFilterExpression: { effectsPending: true } },
-  },
-  /** lists by dedupe key. */
-  by_dedupe_key: {
-    key: { dedupeKey: 1, _id: -1 },
-    options: { partialFilterExpression: { dedupeKey: { $exists: true } } },
-  },
-  /** lists of an endpoint. Those by a state that most jobs have are read from here, too. */
-  by_endpoint: { key: { endpoint: 1, _id: -1 }, options: {} },
-  /** lists and counts of running jobs, admission, evict. */
-  running: {
-    key: { endpoint: 1, state: 1, _id: -1 },
-    options: { partialFilterExpression: { state: 'running' } },
-  },
-  /** fairnessKeysOf: the running jobs of a fairness key. */
-  running_of_key: ofKey('running'),
-  /** fairnessKeysOf: its blocked jobs. */
-  blocked_of_key: ofKey('blocked'),
-  /** lists of dead or cancelled jobs over all endpoints. */
-  unsuccessful: { key: { state: 1, _id: -1 }, options: { partialFilterExpression: UNSUCCESSFUL } },
-  /** lists and counts of dead or cancelled jobs of an endpoint. */
-  unsuccessful_of_endpoint: {
-    key: { endpoint: 1, state: 1, _id: -1 },
-    options: { partialFilterExpression: UNSUCCESSFUL },
-  },
-  /** lists by tag. */
-  by_tag: {
-    key: { tags: 1, _id: -1 },
-    options: { partialFilterExpression: { tags: { $exists: true } } },
-  },
-  /** sweep: final jobs past their retention. */
-  purge: {
-    key: { state: 1, hasKey: 1, finishedAt: 1 },
-    options: { partialFilterExpression: { finishedAt: { $exists: true } } },
-  },
-} as const satisfies Record<string, IndexDefinition>
-
-export type JobIndex = keyof typeof JOB_INDEXES
 
 const ENDPOINT_INDEXES = {
   /** sweep: endpoints being deleted. */

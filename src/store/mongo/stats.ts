@@ -21,8 +21,8 @@ import {
 import { endpointsWith } from './claim.ts'
 import { type Deadline, type MongoContext, nowOf, run, startDeadline } from './connection.ts'
 import { notStored } from './deleted-endpoints.ts'
+import type { JobIndex } from './indexes.ts'
 import { type JobDocument, QUEUED_STATES } from './job-document.ts'
-import type { JobIndex } from './schema.ts'
 
 /** Limit of names in one command, with six pipelines each. */
 const NAMES_PER_COMMAND = 10

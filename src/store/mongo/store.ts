@@ -13,13 +13,7 @@ import { rememberUndecryptableSchedules } from '../undecryptable-schedules.ts'
 import type { Migrated } from '../upgrade.ts'
 import { type EligibleEndpoints, rememberEligibleEndpoints } from './admission.ts'
 import { headOfOrderingKey } from './blocked-jobs.ts'
-import {
-  claim,
-  createClaimer,
-  due,
-  trackUnacknowledgedClaims,
-  type UnacknowledgedClaims,
-} from './claim.ts'
+import { claim, createClaimer, due } from './claim.ts'
 import { type MongoClock, startClock } from './clock.ts'
 import { cancel, deleteJob, edit, retry } from './commands.ts'
 import { type Connection, type MongoContext, refusalOf, startDeadline } from './connection.ts'
@@ -40,8 +34,20 @@ import { startError } from './errors.ts'
 import { rememberPendingEffects, tryFinishEffects } from './finish-effects.ts'
 import type { BodyDocument, JobDocument } from './job-document.ts'
 import { finalAmong, getJob, getJobWithAttempts, getPayload, listJobs } from './jobs.ts'
+import {
+  deleteFairnessKey,
+  fairnessKeyState,
+  fairnessKeysNamed,
+  putFairnessKey,
+} from './key-limits.ts'
 import { reencryptEndpoints, reencryptSchedules } from './key-rotation.ts'
-import { heartbeat, release, renew } from './leases.ts'
+import {
+  heartbeat,
+  release,
+  renew,
+  trackUnacknowledgedClaims,
+  type UnacknowledgedClaims,
+} from './leases.ts'
 import { Notifier, QUEUED_JOBS } from './notifier.ts'
 import { acceptOutbox, openOutbox, outboxCollection } from './outbox.ts'
 import {
@@ -313,6 +319,11 @@ function endpointVerbs(
       return found
     },
     listEndpoints: (after, limit) => listEndpoints(context, after, limit),
+    putFairnessKey: (key, ...given) =>
+      changing([key.endpoint], putFairnessKey(context, key, ...given)),
+    fairnessKeysNamed: (endpoint, keys) => fairnessKeysNamed(context, endpoint, keys),
+    fairnessKeyState: (key) => fairnessKeyState(context, key),
+    deleteFairnessKey: (key, ifVersion) => deleteFairnessKey(context, key, ifVersion),
     deleteEndpoint: (name, options) => changing([name], deleteEndpoint(context, name, options)),
   } satisfies Partial<Store>
 }

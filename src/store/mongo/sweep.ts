@@ -56,16 +56,9 @@ import {
   toFinal,
   toQueued,
 } from './job-document.ts'
+import { checkKeys, isKeyRoundDue, type KeyRound, startKeyRound } from './key-limits.ts'
 import { type SettlementWrite, withdrawal, writeSettlements } from './settle.ts'
-import {
-  checkKeys,
-  closeGaps,
-  isKeyRoundDue,
-  type KeyRound,
-  PLACE_FIELDS,
-  type PlacedJob,
-  startKeyRound,
-} from './turns.ts'
+import { closeGaps, PLACE_FIELDS, type PlacedJob } from './turns.ts'
 
 const EPOCH = new Date(0)
 /** By then, a write with an earlier expiry has ended or failed: it has a deadline of 3 s. */

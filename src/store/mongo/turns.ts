@@ -17,6 +17,7 @@ import {
   NEW_LANE,
   NO_TURN,
   nextTurns,
+  PARKED,
   type Pick as Picked,
   placeOf,
   type Turn,
@@ -32,6 +33,7 @@ import {
   startDeadline,
 } from './connection.ts'
 import type { EndpointDocument } from './endpoint-document.ts'
+import { weightsOf } from './fairness-keys.ts'
 import { atEndpoints, BY_ID, type JobDocument } from './job-document.ts'
 
 /** The jobs of one key in one lane. */
@@ -42,7 +44,7 @@ export interface KeyInLane {
 }
 
 /** With the most turns to give. */
-type KeyToFill = KeyInLane & { most?: number }
+export type KeyToFill = KeyInLane & { most?: number }
 
 /** Turns that a change gives to one key. More are given when these are claimed. */
 const TURNS_PER_CHANGE = 64
@@ -50,8 +52,6 @@ const TURNS_PER_CHANGE = 64
 const KEYS_PER_COMMAND = 64
 /** The job that admits the next one can be claimed each time it was read. */
 const MAX_ROUNDS = 3
-/** A round over all keys with jobs outside begins at most this often. */
-const ROUND_EVERY_MS = 10_000
 
 export const PLACE_FIELDS = { priority: 1, fairnessKey: 1, turn: 1, cost: 1 } as const
 export type PlacedJob = Pick<JobDocument, '_id' | 'endpoint' | 'state' | keyof typeof PLACE_FIELDS>
@@ -64,8 +64,10 @@ export interface LaneCandidate
   admitsNext?: true | null
 }
 
-type JobWrite = AnyBulkWriteOperation<JobDocument>
+export type JobWrite = AnyBulkWriteOperation<JobDocument>
 export type Lanes = NonNullable<EndpointDocument['lanes']>
+/** What an endpoint stores of its lanes. */
+export type EndpointLanes = Partial<Pick<EndpointDocument, 'lanes' | 'hasKeySettings'>>
 type LanePick = Picked<Turn & { job: LaneCandidate }, { cost: number; job: LaneCandidate }>
 
 /** What a claim knows about the lanes of its endpoints. */
@@ -77,10 +79,12 @@ export interface LaneLooks {
   plainCounts: Map<string, number>
   /** Jobs whose alarm came, and that wait for a turn now. */
   aside: LaneCandidate[]
+  /** Endpoints with keys that wait for room. */
+  parkedAt: Set<string>
 }
 
 /**
- * After a claim: stores the lanes, and gives turns to the jobs after those that were claimed.
+ * After a claim: stores the lanes. Returns the keys whose next jobs get turns now.
  *
  * @param admitting the jobs that were claimed and admit the next one
  */
@@ -90,7 +94,7 @@ export async function advanceLanes(
   claimedIds: string[],
   admitting: KeyInLane[],
   deadline: Deadline,
-): Promise<void> {
+): Promise<KeyToFill[]> {
   const claimed = claimedIds.flatMap((id) => looks.picks.get(id) ?? [])
   const byLane = Map.groupBy(claimed, ({ endpoint, priority }) => laneName(endpoint, priority))
   const updates = [...byLane].map(([name, some]): AnyBulkWriteOperation<EndpointDocument> => {
@@ -117,11 +121,10 @@ export async function advanceLanes(
   }
   const aside = await setAside(context, looks.aside, deadline)
   const counts = Map.groupBy([...admitting, ...aside], textOf)
-  const keys = [...counts.values()].map((some) => ({
+  return [...counts.values()].map((some) => ({
     ...(some[0] as KeyInLane),
     most: turnsToGive(some.length, counts.size),
   }))
-  await giveTurns(context, keys, deadline)
 }
 
 /** Returns the keys of the jobs. */
@@ -133,8 +136,8 @@ async function setAside(
   if (jobs.length === 0) return []
   await run(deadline, (limit) =>
     context.jobs.updateMany(
-      { ...atEndpoints(jobs), state: 'queued', turn: ALARM },
-      { $set: { state: 'waiting' }, $unset: { admitsNext: '' } },
+      { ...atEndpoints(jobs), state: 'queued', turn: { $in: [ALARM, PARKED] } },
+      { $set: { state: 'waiting', turn: ALARM }, $unset: { admitsNext: '', parkedUntil: '' } },
       { ...BY_ID, ...limit },
     ),
   )
@@ -144,7 +147,7 @@ async function setAside(
 }
 
 /** Gives turns to the jobs of these keys that are outside, as far as the rules allow. */
-async function giveTurns(
+export async function giveTurns(
   context: MongoContext,
   keys: KeyToFill[],
   deadline: Deadline,
@@ -168,19 +171,23 @@ async function giveSome(
 ): Promise<typeof keys> {
   const lines = await readLines(context, keys, deadline)
   const lanes = await lanesOf(context, keys, deadline)
+  const hasSettings = (name: string) => lanes.get(name)?.hasKeySettings === true
+  const weightOf = await weightsOf(context, keys, hasSettings, deadline)
   const now = nowOf(context)
   const writes: JobWrite[] = []
   const marks: { key: KeyToFill; write: JobWrite }[] = []
   keys.forEach((key, i) => {
     const { last = null, outside = [] } = lines[i] ?? {}
-    if (outside.length === 0) return
+    // A claim gives turns to a parked key when it has room.
+    if (outside.length === 0 || last?.turn === PARKED) return
     const most = key.most ?? TURNS_PER_CHANGE
     const waiting = outside.slice(0, most).map((entry) => ({
       cost: costOf(entry),
       dueAt: entry.runAt.getTime(),
     }))
-    const { virtualTime } = lanes.get(key.endpoint)?.[key.priority] ?? NEW_LANE
-    const tags = nextTurns(last?.turn ?? null, waiting, virtualTime, now.getTime())
+    const { virtualTime } = lanes.get(key.endpoint)?.lanes?.[key.priority] ?? NEW_LANE
+    const weight = weightOf(key)
+    const tags = nextTurns(last?.turn ?? null, waiting, virtualTime, now.getTime(), weight)
     const admitsNext = tags.length < outside.length
     const give = ({ _id }: LineEntry, turn: number, admits: boolean) => ({
       updateOne: {
@@ -230,7 +237,7 @@ function admitting(_id: string, endpoint: string): JobWrite {
 type LineEntry = Pick<JobDocument, '_id' | 'runAt' | 'turn'> & MaybeCost
 
 /** Of each key, its last turn and its first jobs outside. */
-async function readLines(
+export async function readLines(
   context: MongoContext,
   keys: KeyToFill[],
   deadline: Deadline,
@@ -264,7 +271,7 @@ async function readLines(
   })
 }
 
-function union<T extends Document>(
+export function union<T extends Document>(
   context: MongoContext,
   [first = [], ...others]: Document[][],
   deadline: Deadline,
@@ -281,17 +288,22 @@ async function lanesOf(
   context: MongoContext,
   keys: KeyInLane[],
   deadline: Deadline,
-): Promise<Map<string, Lanes>> {
+): Promise<Map<string, EndpointLanes>> {
   const names = [...new Set(keys.map(({ endpoint }) => endpoint))]
   const found = await run(deadline, (limit) =>
     context.endpoints
-      .find<Pick<EndpointDocument, '_id' | 'lanes'>>(
+      .find<Pick<EndpointDocument, '_id' | keyof EndpointLanes>>(
         { _id: { $in: names } },
-        { projection: { lanes: 1 }, batchSize: names.length + 1, ...NEWEST, ...limit },
+        {
+          projection: { lanes: 1, hasKeySettings: 1 },
+          batchSize: names.length + 1,
+          ...NEWEST,
+          ...limit,
+        },
       )
       .toArray(),
   )
-  return new Map(found.map(({ _id, lanes = {} }) => [_id, lanes]))
+  return new Map(found.map(({ _id, ...lanes }) => [_id, lanes]))
 }
 
 /**
@@ -303,7 +315,7 @@ async function lanesOf(
 export async function placeNew(
   context: MongoContext,
   items: { job: NewJob; document: JobDocument }[],
-  lanes: ReadonlyMap<string, Lanes>,
+  lanes: ReadonlyMap<string, EndpointLanes>,
   deadline: Deadline,
 ): Promise<Admitted[]> {
   const keyed = items.flatMap(({ job, document }) => {
@@ -315,19 +327,22 @@ export async function placeNew(
   if (keyed.length === 0) return []
   const outside = new Map<string, Admitted>()
   const ends = await readEnds(context, keyed, deadline)
+  const hasSettings = (name: string) => lanes.get(name)?.hasKeySettings === true
+  const weightOf = await weightsOf(context, keyed, hasSettings, deadline)
   const now = context.clock.now()
   for (const { job, document, endpoint, priority, key } of keyed) {
     const of = { endpoint, priority, key }
     const name = textOf(of)
     const end = ends.get(name) ?? { id: null, turn: NO_TURN, admitsNext: false, dueAt: 0 }
-    const { virtualTime } = lanes.get(endpoint)?.[priority] ?? NEW_LANE
+    const { virtualTime } = lanes.get(endpoint)?.lanes?.[priority] ?? NEW_LANE
+    const isParked = end.turn === PARKED
     const line = {
-      lastTurn: end.turn > NO_TURN ? end.turn : null,
+      lastTurn: end.turn > NO_TURN && !isParked ? end.turn : null,
       admitsNext: end.admitsNext,
-      alarmAt: end.turn === ALARM ? end.dueAt : null,
+      alarmAt: isParked ? Number.NEGATIVE_INFINITY : end.turn === ALARM ? end.dueAt : null,
     }
     const waiting = { cost: job.cost, dueAt: job.runAt }
-    const place = placeOf(waiting, line, virtualTime, now)
+    const place = placeOf(waiting, line, virtualTime, now, weightOf(of))
     if (place.kind === 'outside') {
       document.state = 'waiting'
       ends.set(name, { ...end, admitsNext: true })
@@ -357,7 +372,7 @@ interface End {
 }
 
 /** Of each key, its last turn, or its first alarm. */
-async function readEnds(
+export async function readEnds(
   context: MongoContext,
   keys: KeyInLane[],
   deadline: Deadline,
@@ -434,7 +449,11 @@ export async function closeGaps(context: MongoContext, jobs: PlacedJob[]): Promi
     }
     await giveTurns(
       context,
-      keys.map(({ endpoint, priority, key }) => ({ endpoint, priority, key })),
+      keys.map(({ endpoint, priority, key, turn }) => ({
+        ...{ endpoint, priority, key },
+        // A claim gives more if the key has room.
+        ...(turn === PARKED ? { most: 1 } : {}),
+      })),
       deadline,
     )
   } catch (error) {
@@ -458,14 +477,39 @@ function turnOfKey(job: PlacedJob): TurnOfKey[] {
   return key === undefined ? [] : [{ endpoint, priority, key, turn, cost: costOf(job) }]
 }
 
+/** Without those that were released, and without parked ones. */
+const AFTER_FIRST = { $gt: FIRST_TURN, $lt: PARKED }
+
+/**
+ * The weight of these keys has changed: their turns get the tags that they would have.
+ *
+ * @param before their weight until now
+ */
+export async function retag(
+  context: MongoContext,
+  keys: KeyInLane[],
+  before: number,
+  deadline: Deadline,
+): Promise<void> {
+  if (keys.length === 0) return
+  await moveUp(
+    context,
+    keys.map((key) => ({ ...key, gone: [] })),
+    deadline,
+    before,
+  )
+  await giveTurns(context, keys, deadline)
+}
+
 async function moveUp(
   context: MongoContext,
   keys: (KeyInLane & { gone: TurnOfKey[] })[],
   deadline: Deadline,
+  before?: number,
 ): Promise<void> {
   const pipelines = keys.map(({ endpoint, priority, key }, i) => [
     {
-      $match: { endpoint, state: 'queued', priority, fairnessKey: key, turn: { $gt: FIRST_TURN } },
+      $match: { endpoint, state: 'queued', priority, fairnessKey: key, turn: AFTER_FIRST },
     },
     { $sort: { turn: 1 } },
     { $project: { turn: 1, cost: 1, line: { $literal: i } } },
@@ -474,11 +518,14 @@ async function moveUp(
   const found = await union<Found>(context, pipelines, deadline)
   if (found.length === 0) return
   const lanes = await lanesOf(context, keys, deadline)
+  const hasSettings = (name: string) => lanes.get(name)?.hasKeySettings === true
+  const weightOf = await weightsOf(context, keys, hasSettings, deadline)
   const byLine = Map.groupBy(found, ({ line }) => line)
-  const updates = keys.flatMap(({ endpoint, priority, gone }, i): JobWrite[] => {
+  const updates = keys.flatMap((key, i): JobWrite[] => {
+    const { endpoint, priority, gone } = key
     const turns = (byLine.get(i) ?? []).map((one) => ({ ...one, cost: costOf(one) }))
-    const { virtualTime } = lanes.get(endpoint)?.[priority] ?? NEW_LANE
-    const tags = closedUp(gone, turns, virtualTime)
+    const { virtualTime } = lanes.get(endpoint)?.lanes?.[priority] ?? NEW_LANE
+    const tags = closedUp(gone, turns, virtualTime, weightOf(key), before)
     return turns.flatMap(({ _id, turn }, at) => {
       const tag = tags[at] as number
       if (tag === turn) return []
@@ -488,78 +535,6 @@ async function moveUp(
   })
   if (updates.length === 0) return
   await run(deadline, (limit) => context.jobs.bulkWrite(updates, { ordered: false, ...limit }))
-}
-
-/** The round of this process over all keys with jobs outside. */
-export interface KeyRound {
-  /** The last key that was looked at; null: the round is complete. */
-  after: KeyInLane | null
-  /** By the monotonic clock. */
-  beganAtMs: number
-}
-
-export function startKeyRound(): KeyRound {
-  return { after: null, beganAtMs: Number.NEGATIVE_INFINITY }
-}
-
-export function isKeyRoundDue({ after, beganAtMs }: KeyRound): boolean {
-  return after !== null || performance.now() - beganAtMs >= ROUND_EVERY_MS
-}
-
-/** Limit of index entries that one sweep reads. A key with more is looked at once. */
-const ENTRIES_PER_SWEEP = 1_000
-
-/** Gives turns to the next keys that have jobs outside and no job that admits them. */
-export async function checkKeys(context: MongoContext, round: KeyRound): Promise<void> {
-  const deadline = startDeadline()
-  if (round.after === null) round.beganAtMs = performance.now()
-  const keys = await nextKeys(context, round.after, deadline)
-  round.after = keys.at(-1) ?? null
-  if (keys.length === 0) return
-  const ends = await readEnds(context, keys, deadline)
-  const stuck = keys.filter((key) => ends.get(textOf(key))?.admitsNext !== true)
-  await giveTurns(context, stuck, deadline)
-}
-
-/** Of one lane. Each seek goes past all jobs of the lane before. */
-async function nextKeys(
-  context: MongoContext,
-  after: KeyInLane | null,
-  deadline: Deadline,
-): Promise<KeyInLane[]> {
-  const { endpoint = '', priority = -1, key = '' } = after ?? {}
-  const ranges = [
-    { endpoint, priority, fairnessKey: { $gt: key } },
-    { endpoint, priority: { $gt: priority } },
-    { endpoint: { $gt: endpoint } },
-  ]
-  for (const range of ranges) {
-    const found = await run(deadline, (limit) =>
-      context.jobs
-        .find<Pick<JobDocument, 'endpoint' | 'priority' | 'fairnessKey'>>(
-          { ...range, state: 'waiting' },
-          {
-            projection: { _id: 0, endpoint: 1, priority: 1, fairnessKey: 1 },
-            sort: { endpoint: 1, state: 1, priority: 1, fairnessKey: 1 },
-            limit: ENTRIES_PER_SWEEP,
-            batchSize: ENTRIES_PER_SWEEP,
-            hint: 'outside',
-            ...NEWEST,
-            ...limit,
-          },
-        )
-        .toArray(),
-    )
-    const [first] = found
-    if (first === undefined) continue
-    const names = found.flatMap(({ fairnessKey = [], ...lane }) =>
-      lane.endpoint === first.endpoint && lane.priority === first.priority ? fairnessKey : [],
-    )
-    return [...new Set(names)].map((name) => ({
-      ...{ endpoint: first.endpoint, priority: first.priority, key: name },
-    }))
-  }
-  return []
 }
 
 /** A field that is absent is null in what is read from an index alone. */
@@ -576,6 +551,6 @@ export function laneName(endpoint: string, priority: number): string {
   return `${endpoint}\n${priority}`
 }
 
-function textOf({ endpoint, priority, key }: KeyInLane): string {
+export function textOf({ endpoint, priority, key }: KeyInLane): string {
   return `${laneName(endpoint, priority)}\n${key}`
 }

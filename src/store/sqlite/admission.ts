@@ -8,14 +8,16 @@ import {
   type Limits,
   slotsLeft,
 } from '../../endpoint/admission.ts'
+import type { KeyLimits } from '../../endpoint/key-limits.ts'
 import type { EndpointShare } from '../store.ts'
 import { type Database, inOrder } from './connection.ts'
 import { rampOf } from './endpoint-row.ts'
+import { parsed } from './job-row.ts'
 
 /** Proves the guard endpoint_eligible, except for limits. */
 export const ELIGIBLE = inOrder<[endpoint: string, now: number]>(
   ['endpoint', 'now'],
-  `select concurrency, rate_count, rate_per_ms, bucket_full_at, resting_until, ramp_slots,
+  `select concurrency, per_key, rate_count, rate_per_ms, bucket_full_at, resting_until, ramp_slots,
     ramp_ends_at
   from endpoints
   where name = $endpoint and deleting = 0 and paused = 0 and disabled_reason is null
@@ -38,6 +40,7 @@ export const TAKE_TOKENS =
 
 interface LimitsRow {
   concurrency: number | null
+  per_key: string | null
   rate_count: number | null
   rate_per_ms: number | null
   bucket_full_at: number | null
@@ -50,6 +53,7 @@ interface Admission {
   slots: number
   /** null: the endpoint has no limits, and the claim stores nothing about it. */
   limits: Limits | null
+  perKey: KeyLimits | null
 }
 
 /** null: the endpoint accepts no claim now. */
@@ -61,25 +65,32 @@ export function acquireAdmission(
   const row = connection.ordered(ELIGIBLE).get(endpoint, now) as LimitsRow | undefined
   if (row === undefined) return null
   const limits = limitsOf(row)
-  if (!isLimited(limits)) return { slots: asked, limits: null }
+  const perKey: KeyLimits | null = parsed(row.per_key, null)
+  if (!isLimited(limits)) return { slots: asked, limits: null, perKey }
   const counts: AttemptCounts = {
     running: (limit) =>
       connection.statement(RUNNING_UP_TO).get({ endpoint, limit })?.count as number,
     sendingSince: (since, limit) =>
       connection.statement(SENDING_SINCE).get({ endpoint, since, limit })?.count as number,
   }
-  return { slots: slotsLeft(limits, asked, counts, now), limits }
+  return { slots: slotsLeft(limits, asked, counts, now), limits, perKey }
 }
 
-/** Stores what the claim took from the rate limit. Returns when to ask again. */
+/**
+ * Stores what the claim took from the rate limit. Returns when to ask again.
+ *
+ * @param cost of all jobs that were claimed
+ * @param nextCost of the job that comes next
+ */
 export function releaseAdmission(
   { connection }: Database,
   endpoint: string,
   limits: Limits,
-  claimedCount: number,
+  cost: number,
   now: number,
+  nextCost?: number,
 ): number {
-  const { rateFullAt, againAt } = afterClaim(limits, claimedCount, now)
+  const { rateFullAt, againAt } = afterClaim(limits, cost, now, nextCost)
   if (rateFullAt !== limits.rateFullAt) {
     connection.statement(TAKE_TOKENS).run({ endpoint, rateFullAt })
   }

@@ -3,14 +3,18 @@
 // the future or of other endpoints.
 
 import { randomBytes } from 'node:crypto'
+import { ASK_AGAIN_MS } from '../../endpoint/admission.ts'
+import { DEFAULT_WEIGHT, type KeyLimits, MAX_WEIGHT } from '../../endpoint/key-limits.ts'
+import { type Tokens, tokensOf } from '../../endpoint/rate-bucket.ts'
 import type { ClaimedJob } from '../../job/job.ts'
-import { type Lane, laneAfter, NO_TURN, takeInTurn, turnsToGive } from '../../job/turns.ts'
+import { type Lane, laneAfter, NO_TURN, PARKED, takeInTurn, turnsToGive } from '../../job/turns.ts'
 import type { Claim, Due, EndpointShare, Holder } from '../store.ts'
 import { acquireAdmission, releaseAdmission } from './admission.ts'
 import { type Database, inOrder, UNKNOWN_BOOT } from './connection.ts'
 import { guardOf } from './guards.ts'
 import { openJobHeaders, originOf, parsed } from './job-row.ts'
-import { giveTurns, laneOf, ripen, setLane } from './turns.ts'
+import { type Keys, openKeys, parkedUntil, unpark } from './key-limits.ts'
+import { giveTurns, laneOf, park, ripen, setLane } from './turns.ts'
 
 /**
  * How many index entries are read for the jobs that became due since the last look. With more, it
@@ -68,6 +72,8 @@ function distinct(rows: Record<string, unknown>[]): string[] {
 /** The payloads of one claim are in memory together: it stops when it has so many bytes. */
 const MAX_CLAIM_BYTES = 64 * 1024 * 1024
 const LEASE_ID_BYTES = 12
+/** Keys at their limit that one claim meets in a lane. More are left to the next claim. */
+const MAX_PARKED = 1_000
 /** Above every priority. */
 export const ABOVE_ALL = 1_000
 
@@ -96,7 +102,7 @@ export const TURNS = inOrder<[now: number, endpoint: string, priority: number, l
   ['now', 'endpoint', 'priority', 'limit'],
   `select ${CLAIMED_COLUMNS}, fairness_key as key, turn as tag, admits_next from jobs
   where ${guardOf('claim')} and claimable = 1 and endpoint = $endpoint and priority = $priority
-    and turn > ${NO_TURN}
+    and turn > ${NO_TURN} and turn < ${PARKED}
   order by turn limit +$limit`,
 )
 
@@ -231,20 +237,57 @@ function claimAdmitted(
   const admission = acquireAdmission(database, share, grant.now)
   if (admission === null) return bytes
   const { endpoint } = share
-  const { slots, limits } = admission
+  const { slots, limits, perKey } = admission
+  const { now } = grant
   const countBefore = claim.jobs.length
-  const bytesLeft = claimShare(database, { endpoint, limit: slots }, grant, bytes, claim.jobs)
-  if (limits === null) return bytesLeft
-  const claimedCount = claim.jobs.length - countBefore
-  const againAt = releaseAdmission(database, endpoint, limits, claimedCount, grant.now)
-  if (slots < share.limit && claimedCount === slots) claim.limited.push({ endpoint, againAt })
+  const room: Room = {
+    perKey,
+    keys: null,
+    tokens: tokensOf(limits?.rateLimit ?? null, limits?.rateFullAt ?? null, now),
+    cost: 0,
+    refusedCost: null,
+  }
+  const bytesLeft = claimShare(database, { endpoint, limit: slots }, room, grant, bytes, claim.jobs)
+  const againAts: number[] = []
+  if (room.keys !== null) {
+    room.keys.save()
+    const until = parkedUntil(database, endpoint)
+    if (until !== null) againAts.push(Math.min(until, now + ASK_AGAIN_MS))
+  }
+  if (limits !== null) {
+    const { cost, refusedCost } = room
+    const againAt = releaseAdmission(
+      database,
+      endpoint,
+      limits,
+      cost,
+      now,
+      refusedCost ?? undefined,
+    )
+    const isAtLimit = slots < share.limit && claim.jobs.length - countBefore === slots
+    if (isAtLimit || refusedCost !== null) againAts.push(againAt)
+  }
+  if (againAts.length > 0) claim.limited.push({ endpoint, againAt: Math.min(...againAts) })
   return bytesLeft
+}
+
+/** What one claim may take from an endpoint beside its slots, and what it took. */
+interface Room {
+  perKey: KeyLimits | null
+  /** null: no job with a fairness key was looked at. */
+  keys: Keys | null
+  tokens: Tokens
+  /** Of all jobs that were claimed. */
+  cost: number
+  /** Of a job for which there are not enough tokens. No other passes it. */
+  refusedCost: number | null
 }
 
 /** Adds to `claimed`. Returns how many payload bytes the claim may still take. */
 function claimShare(
   database: Database,
   { endpoint, limit }: EndpointShare,
+  room: Room,
   grant: Grant,
   bytes: number,
   claimed: ClaimedJob[],
@@ -253,7 +296,7 @@ function claimShare(
   const full = claimed.length + limit
   let bytesLeft = bytes
   let priority = ABOVE_ALL
-  while (claimed.length < full && bytesLeft > 0) {
+  while (claimed.length < full && bytesLeft > 0 && room.refusedCost === null) {
     const next = connection.ordered(NEXT_PRIORITY).get(endpoint, priority)?.priority
     if (typeof next !== 'number') break
     priority = next
@@ -261,8 +304,8 @@ function claimShare(
     const share = { endpoint, limit: full - claimed.length, priority }
     bytesLeft =
       lane === null
-        ? claimPlain(database, share, grant, bytesLeft, claimed)
-        : claimInTurn(database, share, lane, grant, bytesLeft, claimed)
+        ? claimPlain(database, share, room, grant, bytesLeft, claimed)
+        : claimInTurn(database, share, lane, room, grant, bytesLeft, claimed)
   }
   return bytesLeft
 }
@@ -274,6 +317,7 @@ type LaneShare = EndpointShare & { priority: number }
 function claimPlain(
   database: Database,
   { endpoint, priority, limit }: LaneShare,
+  room: Room,
   grant: Grant,
   bytes: number,
   claimed: ClaimedJob[],
@@ -281,8 +325,8 @@ function claimPlain(
   let bytesLeft = bytes
   const rows = database.connection.ordered(CLAIMABLE).all(grant.now, endpoint, priority, limit)
   for (const row of rows as unknown as ClaimableRow[]) {
-    if (bytesLeft <= 0) break
-    if (claimRow(database, endpoint, row, grant, claimed)) bytesLeft -= row.payload_bytes
+    if (bytesLeft <= 0 || !takeTokens(room, row.cost)) break
+    if (claimRow(database, endpoint, row, room, grant, claimed)) bytesLeft -= row.payload_bytes
   }
   return bytesLeft
 }
@@ -292,13 +336,19 @@ function claimInTurn(
   database: Database,
   { endpoint, priority, limit }: LaneShare,
   before: Lane,
+  room: Room,
   grant: Grant,
   bytes: number,
   claimed: ClaimedJob[],
 ): number {
   const { connection } = database
   const { now } = grant
+  room.keys ??= openKeys(database, endpoint, room.perKey, now)
+  const { keys } = room
   ripen(database, endpoint, priority, now)
+  unpark(database, { endpoint, priority }, keys, now)
+  const maxWeight = keys.areWeighted ? MAX_WEIGHT : DEFAULT_WEIGHT
+  let parkedCount = 0
   let lane = before
   let bytesLeft = bytes
   let left = limit
@@ -310,28 +360,47 @@ function claimInTurn(
     }))
     const rows = connection.ordered(CLAIMABLE).all(now, endpoint, priority, left)
     const plain = rows as unknown as ClaimableRow[]
-    const { picks, isCut } = takeInTurn(turns, plain, lane, left)
-    const countBefore = claimed.length
-    for (const { turn, plain: job } of picks) {
+    const { picks, isCut } = takeInTurn(turns, plain, lane, left, maxWeight)
+    const done: typeof picks = []
+    /** Keys at their limit, with the cost of their next job. */
+    const full = new Map<string, number>()
+    let skippedCount = 0
+    for (const pick of picks) {
+      const { turn, plain: job } = pick
       const row = turn ?? job
-      if (bytesLeft <= 0 || !claimRow(database, endpoint, row, grant, claimed)) break
+      if (turn !== undefined && (full.has(turn.key) || !keys.room(turn.key).canTake(row.cost))) {
+        if (!full.has(turn.key)) full.set(turn.key, row.cost)
+        skippedCount++
+        continue
+      }
+      if (bytesLeft <= 0 || !takeTokens(room, row.cost)) break
+      if (!claimRow(database, endpoint, row, room, grant, claimed)) break
       bytesLeft -= row.payload_bytes
-      if (turn !== undefined) connection.statement(USE_TURN).run({ seq: row.seq })
+      if (turn !== undefined) {
+        keys.room(turn.key).take(row.cost)
+        connection.statement(USE_TURN).run({ seq: row.seq })
+      }
+      done.push(pick)
     }
-    const count = claimed.length - countBefore
-    if (count === 0) break
+    const isAll = done.length + skippedCount === picks.length
     // Only what was claimed moves the lane.
-    const done = picks.slice(0, count)
-    const plainCount = done.filter(({ plain: job }) => job !== undefined).length
-    lane = laneAfter(lane, done, plainCount < plain.length || plain.length === left)
-    setLane(database, endpoint, priority, lane)
-    const isMoreGiven = giveNextTurns(
-      database,
-      { endpoint, priority },
-      done.flatMap(({ turn = [] }) => turn),
-    )
-    left -= count
-    if (left <= 0 || bytesLeft <= 0 || count < picks.length || !(isCut || isMoreGiven)) break
+    if (done.length > 0) {
+      const plainCount = done.filter(({ plain: job }) => job !== undefined).length
+      lane = laneAfter(lane, done, plainCount < plain.length || plain.length === left)
+      setLane(database, endpoint, priority, lane)
+    }
+    for (const [key, cost] of full) {
+      park(database, { endpoint, priority, key }, keys.room(key).freeAt(cost))
+    }
+    const claimedTurns = done.flatMap(({ turn = [] }) => turn)
+    const isMoreGiven = giveNextTurns(database, { endpoint, priority }, claimedTurns, keys)
+    left -= done.length
+    if (left <= 0 || bytesLeft <= 0 || !isAll || !(isCut || isMoreGiven || full.size > 0)) break
+    parkedCount += full.size
+    if (parkedCount >= MAX_PARKED) {
+      grant.skippedCount++
+      break
+    }
   }
   return bytesLeft
 }
@@ -341,6 +410,7 @@ function giveNextTurns(
   database: Database,
   lane: { endpoint: string; priority: number },
   claimed: { key: string; admitsNext: boolean }[],
+  keys: Keys,
 ): boolean {
   const counts = new Map<string, number>()
   for (const { key, admitsNext } of claimed) {
@@ -348,9 +418,23 @@ function giveNextTurns(
   }
   let given = 0
   for (const [key, count] of counts) {
-    given += giveTurns(database, { ...lane, key }, turnsToGive(count, counts.size))
+    const slots = keys.room(key).left()
+    if (slots === 0) park(database, { ...lane, key }, keys.room(key).freeAt())
+    else
+      given += giveTurns(
+        database,
+        { ...lane, key },
+        Math.min(slots, turnsToGive(count, counts.size)),
+      )
   }
   return given > 0
+}
+
+/** Returns false if the rate limit of the endpoint does not let it start now. */
+function takeTokens(room: Room, cost: number): boolean {
+  if (room.tokens.take(cost)) return true
+  room.refusedCost = cost
+  return false
 }
 
 /** Returns false if no fence is reserved for it: it is left to the next claim. */
@@ -358,6 +442,7 @@ function claimRow(
   { connection, clock, fences, keys }: Database,
   endpoint: string,
   row: ClaimableRow,
+  room: Room,
   grant: Grant,
   claimed: ClaimedJob[],
 ): boolean {
@@ -381,6 +466,7 @@ function claimRow(
       fence,
       row.seq,
     )
+  room.cost += row.cost
   claimed.push({
     jobId: row.id,
     fence,

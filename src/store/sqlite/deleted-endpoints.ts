@@ -5,6 +5,7 @@ import { ENDPOINT_GONE } from '../../job/attempt.ts'
 import { type FinishEffects, NO_EFFECTS, sumEffects } from '../../job/finish-effects.ts'
 import type { SweepCounts } from '../store.ts'
 import { type Database, reportEnd } from './connection.ts'
+import { FORGET_KEYS } from './fairness-keys.ts'
 import { runFinishEffects } from './finish-effects.ts'
 import { guardOf } from './guards.ts'
 import {
@@ -124,7 +125,9 @@ function endJobsOf(
   }
   const after = runFinishEffects(database)
   const { changes } = connection.statement(REMOVE_ENDPOINT).run({ name })
-  if (changes === 1) connection.statement(FORGET_LANES).run({ endpoint: name })
+  if (changes === 1) {
+    for (const sql of [FORGET_LANES, FORGET_KEYS]) connection.statement(sql).run({ endpoint: name })
+  }
   return { abandoned, evicted, ...after }
 }
 

@@ -29,8 +29,10 @@ import {
   toEndpoint,
   validSecrets,
 } from './endpoint-row.ts'
+import { FORGET_KEYS } from './fairness-keys.ts'
 import { mapText, sealHeaders } from './job-row.ts'
 import type { KeyRing } from './key-file.ts'
+import { applyKeyLimits } from './key-limits.ts'
 import { FORGET_LANES } from './turns.ts'
 
 export const ENDPOINT_NAMED = `select ${ENDPOINT_COLUMNS} from endpoints where name = $name`
@@ -40,15 +42,16 @@ select ${ENDPOINT_COLUMNS} from endpoints where name > $after order by name limi
 /** Keeps everything else: pause, disabling, rest, counts. */
 export const PUT_ENDPOINT = `
 insert into endpoints (name, bucket_full_at, concurrency, rate_count, rate_per_ms,
-  breaker_failures, breaker_cooldown_ms, max_attempts, timeout_ms, completion,
+  per_key, breaker_failures, breaker_cooldown_ms, max_attempts, timeout_ms, completion,
   completion_timeout_ms, created_at, updated_at, version, on_finish, url, description, headers,
   retry, statuses, secrets)
-values ($name, $bucketFullAt, $concurrency, $rateCount, $ratePerMs, $breakerFailures,
+values ($name, $bucketFullAt, $concurrency, $rateCount, $ratePerMs, $perKey, $breakerFailures,
   $breakerCooldownMs, $maxAttempts, $timeoutMs, $completion, $completionTimeoutMs, $now, $now, 1,
   $onFinish, $url, $description, $headers, $retry, $statuses, $secrets)
 on conflict (name) do update set bucket_full_at = excluded.bucket_full_at,
   concurrency = excluded.concurrency, rate_count = excluded.rate_count,
-  rate_per_ms = excluded.rate_per_ms, breaker_failures = excluded.breaker_failures,
+  rate_per_ms = excluded.rate_per_ms, per_key = excluded.per_key,
+  breaker_failures = excluded.breaker_failures,
   breaker_cooldown_ms = excluded.breaker_cooldown_ms, max_attempts = excluded.max_attempts,
   timeout_ms = excluded.timeout_ms, completion = excluded.completion,
   completion_timeout_ms = excluded.completion_timeout_ms, updated_at = excluded.updated_at,
@@ -145,9 +148,12 @@ export async function putEndpoint(
     const version = row?.version ?? null
     if (!isMet(ifVersion, version)) return { kind: 'stale', version }
     write(database, settings, secrets, row)
-    isFreed = startsDeliveries(row, settings)
-    if (isFreed) noteFreed(database, settings.name)
     const endpoint = find(database, settings.name) as Endpoint
+    const isLimitChanged = row !== null && row.per_key !== perKeyText(settings)
+    if (isLimitChanged) applyKeyLimits(database, settings.name)
+    const isPushed = startsDeliveries(row, settings)
+    if (isPushed) noteFreed(database, settings.name)
+    isFreed = isLimitChanged || isPushed
     return { kind: row === null ? 'created' : 'replaced', endpoint }
   })
   if (isFreed) database.notifier.notifyWork()
@@ -183,6 +189,7 @@ function write(
     ...{ name, now, url, description, concurrency, timeoutMs, completion, completionTimeoutMs },
     bucketFullAt: bucketUnder(settings, row, now),
     ...{ rateCount: rateLimit?.count ?? null, ratePerMs: rateLimit?.perMs ?? null },
+    perKey: perKeyText(settings),
     breakerFailures: circuitBreaker?.failures ?? null,
     breakerCooldownMs: circuitBreaker?.cooldownMs ?? null,
     ...{ maxAttempts: settings.retry.maxAttempts, retry: JSON.stringify(settings.retry) },
@@ -193,6 +200,10 @@ function write(
   })
   if (settings.url === null) connection.statement(FORGET_HEALTH).run({ name })
   else if (circuitBreaker === null) connection.statement(FORGET_BREAKER).run({ name })
+}
+
+function perKeyText({ perKey }: EndpointSettings): string | null {
+  return perKey === null ? null : JSON.stringify(perKey)
 }
 
 /** A given secret also replaces those that no key decrypts. */
@@ -387,7 +398,7 @@ export function deleteEndpoint(
       return { kind: 'in_use', counts, scheduleName: schedule ?? null }
     }
     connection.statement(DELETE_ENDPOINT).run({ name })
-    connection.statement(FORGET_LANES).run({ endpoint: name })
+    for (const sql of [FORGET_LANES, FORGET_KEYS]) connection.statement(sql).run({ endpoint: name })
     return { kind: 'deleted' }
   })
 }

@@ -17,7 +17,7 @@ import {
 } from './blocked-jobs.ts'
 import type { Database } from './connection.ts'
 import { insertJob, originOf, parsed } from './job-row.ts'
-import { closeGaps } from './turns.ts'
+import { closeGaps, wakeParked } from './turns.ts'
 
 /** Jobs read in one transaction: some milliseconds, in which other writers wait. */
 export const MAX_STEPS = 200
@@ -98,7 +98,10 @@ function runEffects(
   // afterwards.
   enqueueNotice(database, row)
   const { endpoint, priority, fairness_key: key } = row
-  if (key !== null && row.turn !== NO_TURN) closeGaps(database, { endpoint, priority, key })
+  if (key !== null) {
+    if (row.turn === NO_TURN) wakeParked(database, { endpoint, key })
+    else closeGaps(database, { endpoint, priority, key })
+  }
   let left = steps - 1
   if (row.has_dependents === 1) left = resolveDependents(database, row, left, counts)
   if (left <= 0 && row.has_dependents === 1) return 0

@@ -18,7 +18,7 @@ import {
 } from '../../job/job.ts'
 import type { EventName } from '../../job/lifecycle.ts'
 import { type FinalState, hasKey } from '../../job/retention.ts'
-import { NO_TURN } from '../../job/turns.ts'
+import { NO_TURN, PARKED } from '../../job/turns.ts'
 import { type Database, inOrder, type OrderedSql } from './connection.ts'
 import type { KeyRing } from './key-file.ts'
 import { giveTurns, type KeyInLane, placeNew } from './turns.ts'
@@ -249,6 +249,12 @@ export const QUEUE_AGAIN = `state = 'queued', expiring_at = expires_at,
 export const HOLDS_KEYS =
   'iif(coalesce(dedupe_key, ordering_key, fairness_key) is not null, 1, null)'
 
+/** The key of the job waits for an attempt to end. */
+const IS_KEY_PARKED = `(fairness_key is not null and exists (
+        select 1 from jobs as parked
+        where parked.turn = ${PARKED} and parked.effects_pending = 0
+          and parked.endpoint = jobs.endpoint and parked.fairness_key = jobs.fairness_key))`
+
 const FINISH = 'finished_at = $finishedAt, finishes = finishes + 1'
 
 /**
@@ -258,6 +264,7 @@ const FINISH = 'finished_at = $finishedAt, finishes = finishes + 1'
 export function finishAs(
   state: FinalState,
   effectsPending = `(ordering_key is not null or has_dependents = 1 or turn <> ${NO_TURN}
+      or ${IS_KEY_PARKED}
       or coalesce(instr(notice_states, '"${state}"'), 0) > 0)`,
 ): string {
   return `state = '${state}', unsuccessful = ${state === 'succeeded' ? 'null' : `'${state}'`},

@@ -11,17 +11,14 @@ import {
   refuseTooMany,
   wholeMinutes,
 } from '../minute-stats.ts'
+import { type ApiMode, type KeyScope, MAX_KEYS, type StoredKey } from '../store.ts'
+import { mayTakeUpkeep, type StoredUpkeepLease, type UpkeepLease } from '../upkeep-lease.ts'
 import {
-  type ApiMode,
-  type KeyScope,
-  MAX_KEYS,
   MAX_WORKERS,
-  type StoredKey,
   WORKER_KEPT_MS,
   type WorkerRecord,
   type WorkerReport,
-} from '../store.ts'
-import { mayTakeUpkeep, type StoredUpkeepLease, type UpkeepLease } from '../upkeep-lease.ts'
+} from '../worker-liveness.ts'
 import type { Database } from './connection.ts'
 
 export const COUNT_KEYS = 'select count(*) as count from api_keys'

@@ -1,6 +1,7 @@
 // The schema of the database file: the script that creates it, and the runner that brings a file
 // from one schema number to the next. A file has its number in `pragma user_version`.
 import type { DatabaseSync } from 'node:sqlite'
+import { PARKED } from '../../job/turns.ts'
 import { StoreUnusable } from '../store-errors.ts'
 import {
   outstandingSteps,
@@ -147,6 +148,20 @@ create table lanes (
   primary key (endpoint, priority)
 ) strict, without rowid;
 
+-- The settings of single fairness keys, and the buckets of their rate limits. A bucket has no
+-- settings if the limit is that of the endpoint.
+create table fairness_keys (
+  endpoint text not null,
+  key text not null,
+  settings text,
+  version integer not null default 0,
+  updated_at integer,
+  bucket_full_at real,
+  primary key (endpoint, key)
+) strict, without rowid;
+-- sweep: buckets that are full
+create index fairness_keys_full on fairness_keys (bucket_full_at) where settings is null;
+
 create trigger jobs_deleted after delete on jobs begin
   delete from payloads where seq = old.seq;
   delete from added_keys where seq = old.seq;
@@ -181,10 +196,16 @@ create index jobs_outside on jobs (endpoint, fairness_key, priority, due_at) whe
 -- every write that makes jobs final: the turns of a key that became free
 create index jobs_left_turn on jobs (endpoint, fairness_key, priority)
   where effects_pending = 1 and turn <> 0;
+-- claim: keys that are at their limit, and may have room; every write that ends an attempt: the
+-- parked jobs of a key
+create index jobs_parked on jobs (endpoint, priority, due_at)
+  where turn = ${PARKED} and effects_pending = 0;
+create index jobs_parked_of_key on jobs (endpoint, fairness_key)
+  where turn = ${PARKED} and effects_pending = 0;
 create index jobs_outside_due on jobs (endpoint, due_at) where blocked = 2;
--- fairnessKeysOf: the jobs of a key that are in neither jobs_turns nor jobs_outside, because they
--- run or are blocked. A claim of a plain job sets none of these columns. The last two are here so
--- that SQLite counts without reading rows.
+-- fairnessKeysOf, claim: the jobs of a key that are in neither jobs_turns nor jobs_outside, because
+-- they run or are blocked. A claim of a plain job sets none of these columns. The last two are here
+-- so that SQLite counts without reading rows.
 create index jobs_of_key on jobs (endpoint, fairness_key, blocked, turn, holds_keys)
   where fairness_key is not null and holds_keys = 1 and turn = 0 and blocked < 2;
 -- sweep: blocked jobs that are known to have failed
@@ -244,6 +265,7 @@ create table endpoints (
   concurrency integer,
   rate_count integer,
   rate_per_ms integer,
+  per_key text,
   breaker_failures integer,
   breaker_cooldown_ms integer,
   max_attempts integer not null,
@@ -333,9 +355,9 @@ export interface Migration extends Step {
   sql: string
 }
 
-/** The first one creates a file. Numbers below 10 belong to versions that were never released. */
+/** The first one creates a file. Numbers below 11 belong to versions that were never released. */
 export const MIGRATIONS: readonly Migration[] = [
-  { number: 10, online: true, sql: JOBS + JOB_INDEXES + ENDPOINTS + RECORDS },
+  { number: 11, online: true, sql: JOBS + JOB_INDEXES + ENDPOINTS + RECORDS },
 ]
 
 /**

@@ -28,6 +28,12 @@ import { openFences } from './fences.ts'
 import { watchFileInPlace } from './file-in-place.ts'
 import { finalAmong, getJob, getJobWithAttempts, getPayload, listJobs } from './jobs.ts'
 import { createKeyRing } from './key-file.ts'
+import {
+  deleteFairnessKey,
+  fairnessKeyState,
+  fairnessKeysNamed,
+  putFairnessKey,
+} from './key-limits.ts'
 import { reencryptEndpoints, reencryptSchedules } from './key-rotation.ts'
 import { heartbeat, release, renew } from './leases.ts'
 import { createNotifier } from './notifier.ts'
@@ -158,6 +164,10 @@ function lazyAttemptTokens(keys: () => Buffer[]): AttemptTokens {
 /** The verbs about records other than jobs and endpoints. */
 function recordVerbs(database: Database) {
   return {
+    putFairnessKey: (...given) => putFairnessKey(database, ...given),
+    fairnessKeysNamed: (endpoint, keys) => fairnessKeysNamed(database, endpoint, keys),
+    fairnessKeyState: (key) => fairnessKeyState(database, key),
+    deleteFairnessKey: (key, ifVersion) => deleteFairnessKey(database, key, ifVersion),
     putSchedule: (change, ifVersion) => putSchedule(database, change, ifVersion),
     getSchedule: (name) => getSchedule(database, name),
     listSchedules: (after, limit) => listSchedules(database, after, limit),

@@ -1,7 +1,9 @@
 // The turns of fairness keys: src/job/turns.ts has the rules. A job with a key is in one of three
 // places: it has a turn (`turn` is its tag), it has the alarm of its key, or it is outside
-// (`blocked` is 2, `turn` is 0). Every write that queues such a job again leaves it outside with
-// `recheck`, and every write that takes a turn from one calls leaveTurn or leaves an effect.
+// (`blocked` is 2, `turn` is 0). A key at its limit is parked: it has no turns, its first job is
+// PARKED, and `due_at` of that job is when a claim looks at the key again. Every write that queues
+// such a job again leaves it outside with `recheck`, and every write that takes a turn from one
+// calls leaveTurn or leaves an effect.
 
 import {
   ALARM,
@@ -11,10 +13,12 @@ import {
   NEW_LANE,
   NO_TURN,
   nextTurns,
+  PARKED,
   placeOf,
   type Waiting,
 } from '../../job/turns.ts'
 import { type Database, inOrder } from './connection.ts'
+import { keyWeight } from './fairness-keys.ts'
 
 /** The jobs of one key in one lane. */
 export interface KeyInLane {
@@ -31,9 +35,11 @@ export interface PlaceValues {
 }
 
 /** Turns that a change gives to one key. More are given when these are claimed. */
-const TURNS_PER_CHANGE = 64
-/** Keys whose alarm one claim sees. */
-const ALARMS_PER_CLAIM = 1_000
+export const TURNS_PER_CHANGE = 64
+/** Keys whose alarm one claim sees, and parked keys that it looks at. */
+export const ALARMS_PER_CLAIM = 1_000
+/** Later than every instant: a write that may make room for the key changes it. */
+const UNTIL_THERE_IS_ROOM = Number.MAX_SAFE_INTEGER
 /** Jobs that are placed in one transaction, at a time. */
 const PLACED_AT_ONCE = 200
 
@@ -73,9 +79,23 @@ update jobs set blocked = 0, claimable = 1, recheck = 0, turn = $turn, admits_ne
   due_at = iif($turn = ${ALARM}, due_at, $now)
 where seq = $seq and state = 'queued' and blocked = 2`
 export const ADMIT_NEXT = 'update jobs set admits_next = 1 where seq = $seq and admits_next = 0'
-export const SET_ALARM_ASIDE = `
-update jobs set blocked = 2, claimable = null, turn = ${NO_TURN}, admits_next = 0
-where ${IN_LINE} and turn = ${ALARM}`
+function asideSql(places: string): string {
+  return `
+update jobs set blocked = 2, claimable = null, turn = ${NO_TURN}, admits_next = 0,
+  due_at = ${DUE_SINCE}
+where ${IN_LINE} and ${places}`
+}
+
+export const SET_ALARM_ASIDE = asideSql(`turn = ${ALARM}`)
+export const SET_PARKED_ASIDE = asideSql(`turn = ${PARKED}`)
+export const SET_ALL_ASIDE = asideSql('turn <> 0')
+export const PARK = `
+update jobs set blocked = 0, claimable = 1, turn = ${PARKED}, admits_next = 1, due_at = $until
+where seq = $seq and state = 'queued' and blocked = 2`
+export const WAKE_PARKED = `
+update jobs set due_at = $now
+where turn = ${PARKED} and effects_pending = 0 and endpoint = $endpoint and fairness_key = $key`
+
 export const PLACE_OF = `
 select endpoint, priority, fairness_key as key, turn, cost from jobs
 where seq = $seq and state = 'queued' and blocked <> 1 and fairness_key is not null`
@@ -85,7 +105,8 @@ update jobs set blocked = 2, claimable = null, recheck = 1, turn = ${NO_TURN}, a
 where seq = $seq and state = 'queued'`
 /** Without those that were released. */
 export const TURNS_OF_KEY = `
-select seq, turn, cost from jobs where ${IN_LINE} and turn > ${FIRST_TURN} order by turn`
+select seq, turn, cost from jobs
+where ${IN_LINE} and turn > ${FIRST_TURN} and turn < ${PARKED} order by turn`
 export const MOVE_TURN = "update jobs set turn = $turn where seq = $seq and state = 'queued'"
 export const LEFT_WITH_TURN = `
 select seq, turn, cost from jobs
@@ -145,11 +166,12 @@ export function placeNew(database: Database, of: KeyInLane, job: Waiting): Place
   const { virtualTime } = laneOfKey(database, of)
   const alarm = last?.turn === ALARM ? last : undefined
   const line = {
-    lastTurn: alarm === undefined ? (last?.turn ?? null) : null,
+    lastTurn: alarm === undefined && last?.turn !== PARKED ? (last?.turn ?? null) : null,
     admitsNext: last?.admits_next === 1,
-    alarmAt: alarm?.due_since ?? null,
+    alarmAt: last?.turn === PARKED ? Number.NEGATIVE_INFINITY : (alarm?.due_since ?? null),
   }
-  const place = placeOf(job, line, virtualTime, clock.now())
+  const weight = keyWeight(database, of.endpoint, of.key)
+  const place = placeOf(job, line, virtualTime, clock.now(), weight)
   if (place.kind === 'outside') {
     if (last !== undefined) connection.statement(ADMIT_NEXT).run({ seq: last.seq })
     return { blocked: 2, turn: NO_TURN, admitsNext: 0 }
@@ -159,12 +181,19 @@ export function placeNew(database: Database, of: KeyInLane, job: Waiting): Place
   return { blocked: 0, turn, admitsNext: alarm === undefined ? 0 : 1 }
 }
 
-/** Gives turns to the jobs of a key that are outside, as far as the rules allow. */
+/**
+ * Gives turns to the jobs of a key that are outside, as far as the rules allow. A parked key gets
+ * none, but a claim looks whether it has room.
+ */
 export function giveTurns(database: Database, of: KeyInLane, most = TURNS_PER_CHANGE): number {
   const { connection, clock } = database
   // Another job may be due earlier.
   connection.statement(SET_ALARM_ASIDE).run({ ...of })
   const last = lastInLine(database, of)
+  if (last?.turn === PARKED) {
+    wakeParked(database, of)
+    return 0
+  }
   const outside = connection
     .statement(FIRST_OUTSIDE)
     .all({ ...of, limit: most + 1 }) as unknown as Outside[]
@@ -172,7 +201,8 @@ export function giveTurns(database: Database, of: KeyInLane, most = TURNS_PER_CH
   const { virtualTime } = laneOfKey(database, of)
   const now = clock.now()
   const waiting = outside.slice(0, most).map(({ cost, due_at: dueAt }) => ({ cost, dueAt }))
-  const tags = nextTurns(last?.turn ?? null, waiting, virtualTime, now)
+  const weight = keyWeight(database, of.endpoint, of.key)
+  const tags = nextTurns(last?.turn ?? null, waiting, virtualTime, now, weight)
   const admitsNext = tags.length < outside.length ? 1 : 0
   const give = connection.statement(GIVE_TURN)
   tags.forEach((turn, i) => {
@@ -192,6 +222,31 @@ function lastInLine({ connection }: Database, of: KeyInLane): InLine | undefined
 }
 
 /**
+ * Takes the turns of a key that is at its limit.
+ *
+ * @param until when it may have room; null: a later write makes room
+ */
+export function park(database: Database, of: KeyInLane, until: number | null = null): void {
+  const { connection, clock } = database
+  connection.statement(SET_ALL_ASIDE).run({ ...of })
+  const first = connection.statement(FIRST_OUTSIDE).get({ ...of, limit: 1 }) as Outside | undefined
+  if (first === undefined) return
+  const { seq, due_at: dueAt } = first
+  const now = clock.now()
+  // The others are due even later.
+  if (dueAt > now) connection.statement(GIVE_TURN).run({ seq, turn: ALARM, admitsNext: 1, now })
+  else connection.statement(PARK).run({ seq, until: until ?? UNTIL_THERE_IS_ROOM })
+}
+
+/** A job of the key has ended, or may start at once: claims look whether the key has room. */
+export function wakeParked(
+  { connection, clock }: Database,
+  { endpoint, key }: Omit<KeyInLane, 'priority'>,
+): void {
+  connection.statement(WAKE_PARKED).run({ endpoint, key, now: clock.now() })
+}
+
+/**
  * Jobs that had turns, or the alarm of their key, have left the queue. Their turns are read from
  * those whose finish effects are pending. The other turns of the key follow each other again, as if
  * those jobs had never been.
@@ -205,15 +260,30 @@ export function closeGaps(database: Database, of: KeyInLane): void {
 
 /** Moves the turns of a key forward, and gives turns to the jobs after them. */
 function closeUp(database: Database, of: KeyInLane, gone: TurnOfJob[]): void {
+  if (gone.some(({ turn }) => turn === PARKED)) {
+    park(database, of, database.clock.now())
+    return
+  }
+  moveTurns(database, of, gone)
+  giveTurns(database, of)
+}
+
+function moveTurns(database: Database, of: KeyInLane, gone: TurnOfJob[], before?: number): void {
   const { connection } = database
   const turns = connection.statement(TURNS_OF_KEY).all({ ...of }) as unknown as TurnOfJob[]
   const { virtualTime } = laneOfKey(database, of)
-  const tags = closedUp(gone, turns, virtualTime)
+  const weight = keyWeight(database, of.endpoint, of.key)
+  const tags = closedUp(gone, turns, virtualTime, weight, before)
   turns.forEach(({ seq, turn }, i) => {
     const tag = tags[i] as number
     if (turn !== tag) connection.statement(MOVE_TURN).run({ seq, turn: tag })
   })
-  giveTurns(database, of)
+}
+
+/** The weight of a key has changed: its turns get the tags that they would have. */
+export function retag(database: Database, of: KeyInLane, before: number): void {
+  moveTurns(database, of, [], before)
+  if (lastInLine(database, of)?.turn !== PARKED) giveTurns(database, of)
 }
 
 interface TurnOfJob {
@@ -261,6 +331,8 @@ export function placeUnplaced(database: Database): void {
     )
     for (const { endpoint, priority, key } of keys.values()) {
       giveTurns(database, { endpoint, priority, key })
+      // An attempt of the key has ended.
+      wakeParked(database, { endpoint, key })
     }
     if (rows.length < PLACED_AT_ONCE) return
   }

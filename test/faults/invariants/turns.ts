@@ -1,5 +1,6 @@
-// I14: the fairness keys of an endpoint take turns. A claim is the start of an attempt in the
-// record of its job: requests arrive in another order, and those of a dead worker not at all.
+// I14: the fairness keys of an endpoint take turns. I15: the limit of each key holds. A claim is
+// the start of an attempt in the record of its job: requests arrive in another order, and those of
+// a dead worker not at all.
 import type { JobRecord } from '../history.ts'
 import { effectOf, type Facts, type JobFacts, monotonic, type Report } from './facts.ts'
 import { countUpTo } from './fault-times.ts'
@@ -38,6 +39,28 @@ export function checkTurns(facts: Facts, report: Report): void {
         if (count <= most) continue
         report(`${key} was due while ${other} started ${count} jobs; ${most} at most`)
       }
+    }
+  }
+}
+
+/**
+ * An attempt holds a slot of its key at least from its claim to its end in the record. That of a
+ * killed worker ends when its lease is found to have expired.
+ */
+export function checkKeyLimits(facts: Facts, report: Report): void {
+  const { keyLimit } = facts.history.settings
+  if (keyLimit === undefined || !facts.isStoreClockTrue) return
+  const jobs = [...facts.jobs.values()].flatMap(({ record }) => record ?? [])
+  for (const [key, own] of Map.groupBy(jobs, ({ fairnessKey }) => fairnessKey)) {
+    if (key === null || !key.startsWith(keyLimit.prefix)) continue
+    const attempts = own.flatMap((record) => record.attempts)
+    const starts = Float64Array.from(attempts, ({ startedAt }) => startedAt).sort()
+    const ends = Float64Array.from(attempts, ({ finishedAt }) => finishedAt).sort()
+    for (const [i, startedAt] of starts.entries()) {
+      const running = i + 1 - countUpTo(ends, startedAt)
+      if (running <= keyLimit.concurrency) continue
+      report(`${running} jobs of ${key} ran at the same time; ${keyLimit.concurrency} at most`)
+      break
     }
   }
 }

@@ -1,5 +1,6 @@
-// Keys with one job each beside the flood of another, while workers and the API are killed. The
-// checker counts what the flood starts before each of them (I14).
+// Keys with one job each beside the flood of another, and keys with a limit, while workers and the
+// API are killed. The checker counts what the flood starts before each of them (I14), and how many
+// jobs of a key run at a time (I15).
 import { setTimeout as sleep } from 'node:timers/promises'
 import { until } from '../../support/until.ts'
 import type { Fixture, Member } from '../fixture.ts'
@@ -26,6 +27,9 @@ const LONGEST_APART_MS = 2_000
 /** Fewer than have turns. */
 const CANCELLED = 60
 const BUSY_PRIORITY = 9
+const LIMIT = { prefix: 'limited', concurrency: 3 }
+const LIMITED_KEYS = 4
+const LIMITED = 25
 /** On MongoDB a round of the sweep can be what lets a job begin: one begins every 10 s. */
 const DEADLINE_MS = 40_000
 const NEVER_BEGAN = 'jobs that wait for a turn never began'
@@ -36,6 +40,7 @@ const BESIDE_FLOOD = 'keys with one job beside a flood'
 const BESIDE_BUSY = 'keys with one job while another priority is busy'
 const BESIDE_LATE = 'keys with one job when another came late with many'
 const AFTER_CANCEL = 'keys of which all jobs but one were cancelled'
+const AT_LIMIT = 'keys with more jobs than may run at a time'
 
 export const fairKeys: Round = {
   name: 'fair-keys',
@@ -43,9 +48,18 @@ export const fairKeys: Round = {
   engines: BOTH,
   settings: {
     ...{ leaseMs: 2_000, sweepMs: 250, pollMs: 100, slots: WORKERS * SLOTS_OF_WORKER },
+    keyLimit: LIMIT,
     env: { WORKER_CONCURRENCY: `${SLOTS_OF_WORKER}` },
   },
-  windows: [WORKER_KILLED, API_KILLED, BESIDE_FLOOD, BESIDE_BUSY, BESIDE_LATE, AFTER_CANCEL],
+  windows: [
+    WORKER_KILLED,
+    API_KILLED,
+    BESIDE_FLOOD,
+    BESIDE_BUSY,
+    BESIDE_LATE,
+    AFTER_CANCEL,
+    AT_LIMIT,
+  ],
   async play(fixture, { isLong }) {
     const workers: Member[] = []
     for (let i = 0; i < WORKERS; i++) workers.push(await fixture.startWorker())
@@ -132,10 +146,27 @@ async function playFlood(fixture: Fixture, name: string): Promise<void> {
   await insist(fixture, '/endpoints/work/resume')
   await begun(left.flat())
   fixture.hit(AFTER_CANCEL, left.length)
+
+  const limited: Accepted[] = []
+  for (let i = 0; i < LIMITED_KEYS; i++) {
+    const key = `${LIMIT.prefix} ${i}`
+    const { concurrency } = LIMIT
+    const path = `/endpoints/work/keys/${encodeURIComponent(`${key} of ${name}`)}`
+    await insist(fixture, path, ['PUT', { concurrency }])
+    limited.push(...(await enqueue(key, LIMITED)))
+  }
+  await begun(limited)
+  fixture.hit(AT_LIMIT, LIMITED_KEYS)
 }
 
-async function insist({ client }: Fixture, path: string): Promise<void> {
-  await until(async () => (await client.request('POST', path))?.status === 200)
+async function insist(
+  { client }: Fixture,
+  path: string,
+  [method, body]: ['POST'] | ['PUT', object] = ['POST'],
+): Promise<void> {
+  await until(async () =>
+    [200, 201].includes((await client.request(method, path, body))?.status ?? 0),
+  )
 }
 
 async function cancelSurely({ client }: Fixture, job: Accepted): Promise<void> {

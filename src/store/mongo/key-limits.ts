@@ -1,0 +1,537 @@
+// The limits of fairness keys. A claim counts the running jobs of a key, within the admission of
+// the endpoint. A job that is claimed within them has the mark `held`, which stays when it ends:
+// the next claim sees it, and looks whether the key has room. A key at its limit is parked: it has
+// no turns, and its first job is PARKED. The writer that parks a key looks again afterwards, so
+// that a job that ended meanwhile is not missed.
+//
+// A round of the sweep finds keys whose writer died before it gave them turns, or looked again.
+import {
+  DEFAULT_WEIGHT,
+  type DeleteKeyResult,
+  type FairnessKey,
+  type KeyLimits,
+  type KeyRecord,
+  type KeyRoom,
+  type KeySettings,
+  type KeyState,
+  keyRoom,
+  MAX_KEYS_WITH_SETTINGS,
+  NEW_KEY,
+  type PutKeyResult,
+} from '../../endpoint/key-limits.ts'
+import { ALARM, PARKED } from '../../job/turns.ts'
+import { type IfVersion, isMet } from '../precondition.ts'
+import { StoreUnavailable } from '../store-errors.ts'
+import {
+  type Deadline,
+  isDuplicateKey,
+  type MongoContext,
+  NEWEST,
+  nowOf,
+  run,
+  startDeadline,
+} from './connection.ts'
+import {
+  bucketExpiry,
+  type FairnessKeyDocument,
+  fairnessKeysIn,
+  findKeys,
+  idOfKey,
+  idsOfEndpoint,
+  setBuckets,
+  settingsOf,
+} from './fairness-keys.ts'
+import { BY_ID, type JobDocument, type StoredState } from './job-document.ts'
+import {
+  giveTurns,
+  type JobWrite,
+  type KeyInLane,
+  laneName,
+  readEnds,
+  readLines,
+  retag,
+  textOf,
+  union,
+} from './turns.ts'
+
+/** Jobs that have ended, and that one claim sees. */
+const ENDED_PER_CLAIM = 200
+const ENDED_STATES: StoredState[] = [
+  ...(['queued', 'waiting', 'blocked', 'succeeded', 'dead', 'cancelled'] as const),
+]
+const PRIORITIES = Array.from({ length: 10 }, (_, priority) => priority)
+/**
+ * How long a key is parked if no job of it ends. A job that a claim took before it knew of the
+ * limit has no mark.
+ */
+const PARKED_MS = 5 * 60_000
+/** A round over all keys with jobs outside begins at most this often. */
+const ROUND_EVERY_MS = 10_000
+/** Limit of index entries that one sweep reads. A key with more is looked at once. */
+const ENTRIES_PER_SWEEP = 1_000
+/** The most tries of a change of settings. */
+const MAX_ROUNDS = 10
+
+/** An endpoint whose keys may have limits. */
+interface LimitedKeys {
+  perKey: KeyLimits | null
+  hasKeySettings: boolean
+}
+export type LimitedKeysByName = ReadonlyMap<string, LimitedKeys>
+
+/** What one claim may take of each key. */
+export interface Keys {
+  /** null: the key has no limits. */
+  room(key: FairnessKey): KeyRoom | null
+  /** Stores what was taken from rate limits. */
+  save(deadline: Deadline): Promise<void>
+}
+
+export const NO_KEYS: Keys = { room: () => null, save: async () => {} }
+
+export async function openKeys(
+  context: MongoContext,
+  endpoints: LimitedKeysByName,
+  keys: FairnessKey[],
+  deadline: Deadline,
+): Promise<Keys> {
+  const limited = keys.filter(({ endpoint }) => endpoints.has(endpoint))
+  if (limited.length === 0) return NO_KEYS
+  const stored = limited.filter(({ endpoint }) => {
+    const { perKey = null, hasKeySettings = false } = endpoints.get(endpoint) ?? {}
+    return hasKeySettings || (perKey !== null && perKey.rateLimit !== null)
+  })
+  const states = await findKeys(context, stored, deadline)
+  const running = await countRunning(context, limited, deadline)
+  const now = context.clock.now()
+  const rooms = new Map(
+    limited.map((key) => {
+      const id = idOfKey(key)
+      const perKey = endpoints.get(key.endpoint)?.perKey ?? null
+      const room = keyRoom(perKey, states.get(id) ?? NEW_KEY, () => running.get(id) ?? 0, now)
+      return [id, room]
+    }),
+  )
+  return {
+    room: (key) => rooms.get(idOfKey(key)) ?? null,
+    save(atMost) {
+      const buckets = [...rooms].flatMap(([id, room]) => {
+        const rateFullAt = room.rateFullAt()
+        const isChanged = rateFullAt !== (states.get(id)?.rateFullAt ?? null)
+        return isChanged && rateFullAt !== null ? [{ id, rateFullAt }] : []
+      })
+      return setBuckets(context, buckets, atMost)
+    },
+  }
+}
+
+/** Counts the jobs themselves, whether or not they are marked. By idOfKey. */
+async function countRunning(
+  context: MongoContext,
+  keys: FairnessKey[],
+  deadline: Deadline,
+): Promise<Map<string, number>> {
+  const byEndpoint = Map.groupBy(keys, ({ endpoint }) => endpoint)
+  const pipelines = [...byEndpoint].map(([endpoint, some]) => [
+    {
+      $match: {
+        ...{ endpoint, state: 'running' },
+        fairnessKey: { $in: [...new Set(some.map(({ key }) => key))] },
+      },
+    },
+    { $group: { _id: { endpoint: '$endpoint', key: '$fairnessKey' }, count: { $sum: 1 } } },
+  ])
+  if (pipelines.length === 0) return new Map()
+  const found = await union<{ _id: FairnessKey; count: number }>(context, pipelines, deadline)
+  return new Map(found.map(({ _id, count }) => [idOfKey(_id), count]))
+}
+
+/** Looks at the parked keys of jobs that have ended, of these endpoints. */
+export async function wakeFreed(
+  context: MongoContext,
+  endpoints: string[],
+  deadline: Deadline,
+): Promise<void> {
+  if (endpoints.length === 0) return
+  const ended = await run(deadline, (limit) =>
+    context.jobs
+      .find<Pick<JobDocument, '_id' | 'endpoint' | 'fairnessKey' | 'fence'>>(
+        { endpoint: { $in: endpoints }, held: true, state: { $in: ENDED_STATES } },
+        {
+          projection: { endpoint: 1, fairnessKey: 1, fence: 1 },
+          ...{ limit: ENDED_PER_CLAIM, batchSize: ENDED_PER_CLAIM, hint: 'held' },
+          ...NEWEST,
+          ...limit,
+        },
+      )
+      .toArray(),
+  )
+  if (ended.length === 0) return
+  const keys = ended.flatMap(({ endpoint, fairnessKey: key }) =>
+    key === undefined ? [] : [{ endpoint, key }],
+  )
+  // With its fence, so that a job that was claimed and has ended again keeps its mark.
+  const seen = ended.map(({ _id, endpoint, fence }): JobWrite => {
+    const filter = { _id, endpoint, fence, held: true as const, state: { $in: ENDED_STATES } }
+    return { updateOne: { filter, update: { $unset: { held: '' } }, ...BY_ID } }
+  })
+  const writes = [...wakesOf(context, keys), ...seen]
+  await run(deadline, (limit) => context.jobs.bulkWrite(writes, { ordered: true, ...limit }))
+}
+
+function wakesOf(context: MongoContext, keys: FairnessKey[]): JobWrite[] {
+  const now = nowOf(context)
+  return [...Map.groupBy(keys, ({ endpoint }) => endpoint)].map(([endpoint, some]) => ({
+    updateMany: {
+      filter: {
+        ...{ endpoint, state: 'queued' as const, priority: { $in: PRIORITIES } },
+        ...{ fairnessKey: { $in: [...new Set(some.map(({ key }) => key))] }, turn: PARKED },
+      },
+      update: { $set: { parkedUntil: now, freedAt: now } },
+      hint: 'turns',
+    },
+  }))
+}
+
+/** A key that is at its limit. */
+export type FullKey = KeyInLane & {
+  /** When it may have room; null: when a job of it has ended, or its settings have changed. */
+  until: number | null
+}
+
+/** Takes the turns of keys that are at their limit. Returns those that have jobs that wait. */
+export async function parkKeys(
+  context: MongoContext,
+  keys: FullKey[],
+  endpoints: LimitedKeysByName,
+  deadline: Deadline,
+): Promise<FullKey[]> {
+  if (keys.length === 0) return []
+  await takeTurns(context, keys, deadline)
+  const lines = await readLines(
+    context,
+    keys.map((key) => ({ ...key, most: 1 })),
+    deadline,
+  )
+  const now = nowOf(context)
+  const parks = lines.flatMap(({ outside: [first] }, i): JobWrite[] => {
+    if (first === undefined) return []
+    const { endpoint, until } = keys[i] as FullKey
+    const parkedUntil = new Date(until ?? now.getTime() + PARKED_MS)
+    // The others are due even later.
+    const place = first.runAt > now ? { turn: ALARM } : { turn: PARKED, parkedUntil }
+    const update = { $set: { state: 'queued' as const, admitsNext: true as const, ...place } }
+    return [
+      { updateOne: { filter: { _id: first._id, endpoint, state: 'waiting' }, update, ...BY_ID } },
+    ]
+  })
+  if (parks.length === 0) return []
+  await run(deadline, (limit) => context.jobs.bulkWrite(parks, { ordered: false, ...limit }))
+  const waiting = keys.filter(({ until }) => until === null)
+  const again = await openKeys(context, endpoints, waiting, deadline)
+  const free = waiting.filter((key) => again.room(key)?.left() !== 0)
+  await wake(context, free, deadline)
+  return keys.filter((_, i) => lines[i]?.outside.length !== 0)
+}
+
+async function takeTurns(
+  context: MongoContext,
+  keys: KeyInLane[],
+  deadline: Deadline,
+): Promise<void> {
+  const lanes = [...Map.groupBy(keys, (key) => laneName(key.endpoint, key.priority)).values()]
+  const takes = lanes.map((some): JobWrite => {
+    const { endpoint, priority } = some[0] as KeyInLane
+    const fairnessKey = { $in: some.map(({ key }) => key) }
+    return {
+      updateMany: {
+        filter: { endpoint, state: 'queued', priority, fairnessKey },
+        update: {
+          $set: { state: 'waiting', turn: ALARM },
+          $unset: { admitsNext: '', parkedUntil: '' },
+        },
+        hint: 'turns',
+      },
+    }
+  })
+  await run(deadline, (limit) => context.jobs.bulkWrite(takes, { ordered: false, ...limit }))
+}
+
+async function wake(context: MongoContext, keys: FairnessKey[], deadline: Deadline): Promise<void> {
+  if (keys.length === 0) return
+  await run(deadline, (limit) =>
+    context.jobs.bulkWrite(wakesOf(context, keys), { ordered: false, ...limit }),
+  )
+  context.notifyWork()
+}
+
+/** The limits of the keys of the endpoint have changed. */
+export async function applyKeyLimits(
+  context: MongoContext,
+  endpoint: string,
+  deadline: Deadline,
+): Promise<void> {
+  await holdRunning(context, { endpoint, fairnessKey: { $gt: '' } }, deadline)
+  const now = nowOf(context)
+  await run(deadline, (limit) =>
+    context.jobs.updateMany(
+      { endpoint, state: 'queued', turn: PARKED, parkedUntil: { $gt: now } },
+      { $set: { parkedUntil: now, freedAt: now } },
+      { hint: 'parked', ...limit },
+    ),
+  )
+  context.notifyWork()
+}
+
+export async function putFairnessKey(
+  context: MongoContext,
+  { endpoint, key }: FairnessKey,
+  settings: KeySettings,
+  ifVersion: IfVersion,
+): Promise<PutKeyResult> {
+  const deadline = startDeadline()
+  // From now on claims and enqueues read the settings of its keys.
+  const { matchedCount } = await run(deadline, (limit) =>
+    context.endpoints.updateOne(
+      { _id: endpoint, deleting: false },
+      { $set: { hasKeySettings: true } },
+      limit,
+    ),
+  )
+  if (matchedCount === 0) return { kind: 'unknown_endpoint' }
+  for (let round = 0; round < MAX_ROUNDS; round++) {
+    const stored = await findDocument(context, { endpoint, key }, deadline)
+    const version = stored?.settings === undefined ? null : (stored.version ?? null)
+    if (!isMet(ifVersion, version)) return { kind: 'stale', version }
+    if (version === null && (await isFull(context, endpoint, deadline))) {
+      return { kind: 'too_many_keys' }
+    }
+    const record = { key, settings, version: (version ?? 0) + 1, updatedAt: context.clock.now() }
+    if (!(await writeSettings(context, endpoint, record, version, deadline))) continue
+    const before = stored === null ? null : settingsOf(stored)
+    await applySettings(context, { endpoint, key }, before, settings, deadline)
+    return { kind: version === null ? 'created' : 'replaced', record }
+  }
+  throw new StoreUnavailable('the settings of the key changed each time they were read')
+}
+
+export async function deleteFairnessKey(
+  context: MongoContext,
+  { endpoint, key }: FairnessKey,
+  ifVersion: number | null,
+): Promise<DeleteKeyResult> {
+  const deadline = startDeadline()
+  const stored = await findDocument(context, { endpoint, key }, deadline)
+  const before = stored === null ? null : settingsOf(stored)
+  const version = stored?.version
+  if (before === null || version === undefined) return { kind: 'not_found' }
+  if (ifVersion !== null && version !== ifVersion) return { kind: 'stale', version }
+  const now = context.clock.now()
+  const { matchedCount } = await run(deadline, (limit) =>
+    fairnessKeysIn(context).updateOne(
+      { _id: idOfKey({ endpoint, key }), version },
+      {
+        $unset: { settings: '', version: '', updatedAt: '' },
+        $set: { bucketExpiresAt: bucketExpiry(Math.max(now, stored?.rateFullAt ?? now)) },
+      },
+      limit,
+    ),
+  )
+  if (matchedCount === 0) throw new StoreUnavailable('the settings of the key have just changed')
+  await applySettings(context, { endpoint, key }, before, null, deadline)
+  return { kind: 'deleted' }
+}
+
+export async function fairnessKeysNamed(
+  context: MongoContext,
+  endpoint: string,
+  keys: string[],
+): Promise<KeyRecord[]> {
+  if (keys.length === 0) return []
+  const ids = new Map(keys.map((key) => [idOfKey({ endpoint, key }), key]))
+  const found = await run(startDeadline(), (limit) =>
+    fairnessKeysIn(context)
+      .find({ _id: { $in: [...ids.keys()] } }, { batchSize: keys.length + 1, ...limit })
+      .toArray(),
+  )
+  return found.flatMap((document) => {
+    const { _id, version, updatedAt } = document
+    const settings = settingsOf(document)
+    const key = ids.get(_id)
+    if (settings === null || version === undefined || !updatedAt || key === undefined) return []
+    return [{ key, settings, version, updatedAt: updatedAt.getTime() }]
+  })
+}
+
+export async function fairnessKeyState(
+  context: MongoContext,
+  key: FairnessKey,
+): Promise<KeyState & { running: number }> {
+  const deadline = startDeadline()
+  const states = await findKeys(context, [key], deadline)
+  const running = await countRunning(context, [key], deadline)
+  return { ...(states.get(idOfKey(key)) ?? NEW_KEY), running: running.get(idOfKey(key)) ?? 0 }
+}
+
+function findDocument(
+  context: MongoContext,
+  key: FairnessKey,
+  deadline: Deadline,
+): Promise<FairnessKeyDocument | null> {
+  return run(deadline, (limit) =>
+    fairnessKeysIn(context).findOne({ _id: idOfKey(key) }, { ...limit }),
+  )
+}
+
+async function isFull(
+  context: MongoContext,
+  endpoint: string,
+  deadline: Deadline,
+): Promise<boolean> {
+  const count = await run(deadline, (limit) =>
+    fairnessKeysIn(context).countDocuments(
+      { _id: idsOfEndpoint(endpoint), settings: { $exists: true } },
+      { limit: MAX_KEYS_WITH_SETTINGS, hint: 'with_settings', ...limit },
+    ),
+  )
+  return count >= MAX_KEYS_WITH_SETTINGS
+}
+
+/** Returns false if they changed since they were read. */
+async function writeSettings(
+  context: MongoContext,
+  endpoint: string,
+  { key, settings, version, updatedAt }: KeyRecord,
+  asRead: number | null,
+  deadline: Deadline,
+): Promise<boolean> {
+  const filter = {
+    _id: idOfKey({ endpoint, key }),
+    ...(asRead === null ? { settings: { $exists: false } } : { version: asRead }),
+  }
+  const update = {
+    $set: { settings: JSON.stringify(settings), version, updatedAt: new Date(updatedAt) },
+    $unset: { bucketExpiresAt: '' as const },
+  }
+  try {
+    const { matchedCount, upsertedCount } = await run(deadline, (limit) =>
+      fairnessKeysIn(context).updateOne(filter, update, { upsert: asRead === null, ...limit }),
+    )
+    return matchedCount + upsertedCount === 1
+  } catch (error) {
+    if (isDuplicateKey(error)) return false
+    throw error
+  }
+}
+
+/** The turns of the key get the tags of its weight, and claims look whether it has room. */
+async function applySettings(
+  context: MongoContext,
+  { endpoint, key }: FairnessKey,
+  before: KeySettings | null,
+  after: KeySettings | null,
+  deadline: Deadline,
+): Promise<void> {
+  await holdRunning(context, { endpoint, fairnessKey: key }, deadline)
+  const weights = [before, after].map((settings) => settings?.weight ?? DEFAULT_WEIGHT)
+  const [weightBefore = DEFAULT_WEIGHT, weightAfter] = weights
+  if (weightBefore !== weightAfter) {
+    const lanes = PRIORITIES.map((priority) => ({ endpoint, priority, key }))
+    await retag(context, lanes, weightBefore, deadline)
+  }
+  await wake(context, [{ endpoint, key }], deadline)
+}
+
+/** Marks jobs that were claimed when their key had no limits. */
+async function holdRunning(
+  context: MongoContext,
+  filter: { endpoint: string; fairnessKey: string | { $gt: string } },
+  deadline: Deadline,
+): Promise<void> {
+  await run(deadline, (limit) =>
+    context.jobs.updateMany(
+      { ...filter, state: 'running' },
+      { $set: { held: true } },
+      { hint: 'running_of_key', ...limit },
+    ),
+  )
+}
+
+/** The round of this process over all keys with jobs outside. */
+export interface KeyRound {
+  /** The last key that was looked at; null: the round is complete. */
+  after: KeyInLane | null
+  /** By the monotonic clock. */
+  beganAtMs: number
+}
+
+export function startKeyRound(): KeyRound {
+  return { after: null, beganAtMs: Number.NEGATIVE_INFINITY }
+}
+
+export function isKeyRoundDue({ after, beganAtMs }: KeyRound): boolean {
+  return after !== null || performance.now() - beganAtMs >= ROUND_EVERY_MS
+}
+
+/**
+ * Gives turns to the next keys that have jobs outside and no job that admits them, and looks at
+ * parked keys of which no job runs.
+ */
+export async function checkKeys(context: MongoContext, round: KeyRound): Promise<void> {
+  const deadline = startDeadline()
+  if (round.after === null) round.beganAtMs = performance.now()
+  const keys = await nextKeys(context, round.after, deadline)
+  round.after = keys.at(-1) ?? null
+  if (keys.length === 0) return
+  const ends = await readEnds(context, keys, deadline)
+  const stuck = keys.filter((key) => ends.get(textOf(key))?.admitsNext !== true)
+  await giveTurns(context, stuck, deadline)
+  const parked = keys.filter((key) => ends.get(textOf(key))?.turn === PARKED)
+  const running = await countRunning(context, parked, deadline)
+  await wake(
+    context,
+    parked.filter((key) => !running.has(idOfKey(key))),
+    deadline,
+  )
+}
+
+/** Of one lane. Each seek goes past all jobs of the lane before. */
+async function nextKeys(
+  context: MongoContext,
+  after: KeyInLane | null,
+  deadline: Deadline,
+): Promise<KeyInLane[]> {
+  const { endpoint = '', priority = -1, key = '' } = after ?? {}
+  const ranges = [
+    { endpoint, priority, fairnessKey: { $gt: key } },
+    { endpoint, priority: { $gt: priority } },
+    { endpoint: { $gt: endpoint } },
+  ]
+  for (const range of ranges) {
+    const found = await run(deadline, (limit) =>
+      context.jobs
+        .find<Pick<JobDocument, 'endpoint' | 'priority' | 'fairnessKey'>>(
+          { ...range, state: 'waiting' },
+          {
+            projection: { _id: 0, endpoint: 1, priority: 1, fairnessKey: 1 },
+            sort: { endpoint: 1, state: 1, priority: 1, fairnessKey: 1 },
+            limit: ENTRIES_PER_SWEEP,
+            batchSize: ENTRIES_PER_SWEEP,
+            hint: 'outside',
+            ...NEWEST,
+            ...limit,
+          },
+        )
+        .toArray(),
+    )
+    const [first] = found
+    if (first === undefined) continue
+    const names = found.flatMap(({ fairnessKey = [], ...lane }) =>
+      lane.endpoint === first.endpoint && lane.priority === first.priority ? fairnessKey : [],
+    )
+    return [...new Set(names)].map((name) => ({
+      ...{ endpoint: first.endpoint, priority: first.priority, key: name },
+    }))
+  }
+  return []
+}

@@ -1,0 +1,80 @@
+// What is stored of single fairness keys: their settings, and the buckets of their rate limits.
+import { type KeySettings, type KeyState, NEW_KEY, weightOf } from '../../endpoint/key-limits.ts'
+import { type Database, inOrder } from './connection.ts'
+
+export const KEY_STATE = inOrder<[endpoint: string, key: string]>(
+  ['endpoint', 'key'],
+  `select settings, version, updated_at, bucket_full_at from fairness_keys
+  where endpoint = $endpoint and key = $key`,
+)
+export const ANY_KEY = 'select 1 from fairness_keys where endpoint = $endpoint limit 1'
+export const SET_BUCKET = `
+insert into fairness_keys (endpoint, key, bucket_full_at) values ($endpoint, $key, $rateFullAt)
+on conflict do update set bucket_full_at = excluded.bucket_full_at`
+export const FULL_BUCKETS = `
+select endpoint, key from fairness_keys
+where settings is null and bucket_full_at <= $now order by bucket_full_at limit +$limit`
+export const DROP_BUCKET = `
+delete from fairness_keys
+where endpoint = $endpoint and key = $key and settings is null and bucket_full_at <= $now`
+export const FORGET_KEYS = 'delete from fairness_keys where endpoint = $endpoint'
+
+interface KeyRow {
+  settings: string | null
+  version: number
+  updated_at: number | null
+  bucket_full_at: number | null
+}
+
+export interface StoredKey extends KeyState {
+  version: number
+  updatedAt: number | null
+}
+
+/** null: nothing is stored of the key. */
+export function findKey({ connection }: Database, endpoint: string, key: string): StoredKey | null {
+  const row = connection.ordered(KEY_STATE).get(endpoint, key) as KeyRow | undefined
+  if (row === undefined) return null
+  return {
+    settings: row.settings === null ? null : (JSON.parse(row.settings) as KeySettings),
+    rateFullAt: row.bucket_full_at,
+    version: row.version,
+    updatedAt: row.updated_at,
+  }
+}
+
+export function keyWeight(database: Database, endpoint: string, key: string): number {
+  return weightOf(findKey(database, endpoint, key) ?? NEW_KEY)
+}
+
+/** Whether anything is stored of a key of the endpoint. */
+export function hasKeys({ connection }: Database, endpoint: string): boolean {
+  return connection.statement(ANY_KEY).get({ endpoint }) !== undefined
+}
+
+export function setBucket(
+  { connection }: Database,
+  endpoint: string,
+  key: string,
+  rateFullAt: number,
+): void {
+  connection.statement(SET_BUCKET).run({ endpoint, key, rateFullAt })
+}
+
+/** Forgets buckets that are full, of keys without settings. Returns how many. */
+export async function dropFullBuckets(
+  { connection, clock }: Database,
+  limit: number,
+): Promise<number> {
+  const now = clock.now()
+  const found = await connection.read(() => connection.statement(FULL_BUCKETS).all({ now, limit }))
+  if (found.length === 0) return 0
+  return connection.write('normal', () =>
+    found.reduce((sum, { endpoint, key }) => {
+      const { changes } = connection
+        .statement(DROP_BUCKET)
+        .run({ ...{ endpoint, key }, now } as never)
+      return sum + Number(changes)
+    }, 0),
+  )
+}

@@ -38,7 +38,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     await posthorn.endpoint(ENDPOINT, receiver.url)
     for (let i = 0; i < FLOOD; i += BATCH) await post(Array(BATCH).fill('flood'))
     await posthorn.startWorker()
-    await receiver.waitFor(({ length }) => length >= UNDER_WAY)
+    await receiver.waitFor(({ length }) => length >= UNDER_WAY, DEADLINE_MS)
 
     const customers = Array.from({ length: KEYS }, (_, i) => `customer ${i}`)
     await post(customers)

@@ -55,7 +55,7 @@ afterAll(async () => {
 
 const read = async (path: string) => (await posthorn.request('GET', path)).body
 const apply = (text: string, ...words: string[]) =>
-  shell.run(['apply', shell.write('posthorn.yaml', text), ...words])
+  shell.call(['apply', shell.write('posthorn.yaml', text), ...words])
 
 /** Returns what the command prints about an invalid file. One test checks the exit code 2. */
 async function faultsOf(text: string): Promise<string> {
@@ -81,7 +81,7 @@ describe('apply', () => {
       'latin1.yaml',
       Buffer.from('endpoints: {a: {description: "\xe9"}}', 'latin1'),
     )
-    const { code, stderr } = await shell.run(['apply', path])
+    const { code, stderr } = await shell.call(['apply', path])
     expect([code, stderr]).toEqual([2, expect.stringContaining('latin1.yaml is not UTF-8.')])
   })
 
@@ -142,7 +142,7 @@ describe('apply', () => {
     })
     const file = shell.write('raced.yaml', 'endpoints: {notified: {url: null, description: new}}')
     const env = { POSTHORN_URL: proxy.url }
-    const { code, stderr } = await shell.run(['apply', file], { env })
+    const { code, stderr } = await shell.call(['apply', file], { env })
     proxy.close()
     expect(code).toBe(1)
     expect(stderr).toContain('endpoint notified was changed by another client meanwhile')
@@ -170,7 +170,7 @@ describe('apply', () => {
         'twice.yaml',
         'endpoints: {twice: {url: null}}\nschedules: {twice: {every: 1h, endpoint: twice, payload: 1}}',
       )
-      const first = await shell.run(['apply', file], { env })
+      const first = await shell.call(['apply', file], { env })
       expect([first.code, first.stderr]).toEqual([
         1,
         expect.stringContaining('endpoint twice was created by another client meanwhile'),
@@ -180,7 +180,7 @@ describe('apply', () => {
       // This time the endpoint is as in the file, so the schedule shows the conflict.
       await posthorn.request('PUT', '/endpoints/twice', { url: null })
       isCreated = false
-      const second = await shell.run(['apply', file], { env })
+      const second = await shell.call(['apply', file], { env })
       proxy.close()
       expect([second.code, second.stderr]).toEqual([
         1,
@@ -354,7 +354,7 @@ schedules:
 
   it('says what is wrong with a file also where no server responds, and what it could not check', async () => {
     const env = { POSTHORN_URL: 'http://127.0.0.1:1' }
-    const { code, stderr } = await shell.run(['apply', shell.write('wrong.yaml', WRONG)], { env })
+    const { code, stderr } = await shell.call(['apply', shell.write('wrong.yaml', WRONG)], { env })
     expect(code).toBe(2)
     expect(stderr).toMatch(/^\S*wrong\.yaml is wrong:\n {2}line 2: endpoint: /)
     expect(stderr).toMatch(/\n {2}endpoints that are not in this file were not checked: .+\n$/)

@@ -49,14 +49,14 @@ describe('retry and cancel', () => {
 
   it('by ids: one that is refused does not keep the others', async () => {
     const [first, second] = [await enqueued({ delay: '1h' }), await enqueued({ delay: '1h' })]
-    const { code, stdout, stderr } = await shell.run(['cancel', first, UNKNOWN_JOB, second])
+    const { code, stdout, stderr } = await shell.call(['cancel', first, UNKNOWN_JOB, second])
     expect(code).toBe(1)
     // The newest job comes first, so that the cancel of one job lets no other start.
     expect(stdout.trimEnd().split('\n')).toEqual([`${second} cancelled`, `${first} cancelled`])
     expect(stderr).toBe(`no job has the id "${UNKNOWN_JOB}"\n`)
-    expect((await shell.run(['retry', first])).code).toBe(0)
+    expect((await shell.call(['retry', first])).code).toBe(0)
     await posthorn.job(first, 'succeeded')
-    const refused = await shell.run(['retry', first])
+    const refused = await shell.call(['retry', first])
     expect(refused).toMatchObject({ code: 1, stdout: '' })
     expect(refused.stderr).toMatch(new RegExp(`^${first}: the job is succeeded; .*\\n$`))
   })
@@ -64,18 +64,18 @@ describe('retry and cancel', () => {
   it('by filter: all are changed, however many, and none twice', DEADLINE, async () => {
     await enqueueMany(1_150, 'july')
     const filter = ['--endpoint', name, '--tag', 'july']
-    const dry = await shell.run(['cancel', ...filter, '--dry-run'])
+    const dry = await shell.call(['cancel', ...filter, '--dry-run'])
     expect(dry.stdout).toBe('1150 would be cancelled.\n')
-    const cancelled = await shell.run(['cancel', ...filter])
+    const cancelled = await shell.call(['cancel', ...filter])
     expect(cancelled).toEqual({ code: 0, stdout: '1150 cancelled.\n', stderr: '' })
     // The jobs are dead again while the command still retries others: it must retry each only once.
     receiver.answerWith(400)
-    expect((await shell.run(['retry', ...filter])).stdout).toBe('1150 queued again.\n')
+    expect((await shell.call(['retry', ...filter])).stdout).toBe('1150 queued again.\n')
     await until(async () => {
       const { counts } = (await posthorn.request('GET', `/endpoints/${name}`)).body
       return counts.queued + counts.running === 0
     }, 30_000)
-    const { stdout } = await shell.run(['jobs', ...filter, '--limit', '2000', '--json'])
+    const { stdout } = await shell.call(['jobs', ...filter, '--limit', '2000', '--json'])
     const items = JSON.parse(stdout).items as { state: string; attemptCount: number }[]
     expect(items).toHaveLength(1_150)
     expect(items.filter((one) => one.state !== 'dead' || one.attemptCount !== 1)).toEqual([])
@@ -89,10 +89,10 @@ describe('retry and cancel', () => {
     await posthorn.job(third, 'dead')
     receiver.answerWith({ body: '{"pages":3}' })
     const byFilter = ['--endpoint', name, '--failure-reason', 'dependency_failed']
-    const left = await shell.run(['retry', ...byFilter])
+    const left = await shell.call(['retry', ...byFilter])
     expect(left).toMatchObject({ code: 0, stdout: '0 queued again.\n' })
     expect(left.stderr).toContain('2 were not retried')
-    const { stdout } = await shell.run(['retry', third, second])
+    const { stdout } = await shell.call(['retry', third, second])
     expect(stdout.trimEnd().split('\n')).toEqual([
       `${second} queued again; it does not wait for ${dead}`,
       `${third} queued again`,
@@ -114,10 +114,10 @@ describe('retry and cancel', () => {
       const { counts } = (await posthorn.request('GET', `/endpoints/${name}`)).body
       return counts.queued === 600
     }, 30_000)
-    expect((await shell.run(['cancel', '--endpoint', name])).stdout).toBe('600 cancelled.\n')
+    expect((await shell.call(['cancel', '--endpoint', name])).stdout).toBe('600 cancelled.\n')
     await posthorn.request('POST', `/endpoints/${name}/resume`)
     const before = receiver.requests.length
-    expect((await shell.run(['retry', '--endpoint', name])).stdout).toBe('1200 queued again.\n')
+    expect((await shell.call(['retry', '--endpoint', name])).stdout).toBe('1200 queued again.\n')
     await receiver.waitFor(({ length }) => length === before + 1_200, 30_000)
     const order = receiver.requests.slice(before).map(({ body }) => Number(body))
     expect(order).toEqual(order.map((_, i) => i))
@@ -125,21 +125,21 @@ describe('retry and cancel', () => {
 
   it('leave the dead job of a deleted endpoint, which stats counts', async () => {
     await enqueued({ delay: '1h' })
-    await shell.run(['endpoints', 'delete', name, '--force', '--yes'])
+    await shell.call(['endpoints', 'delete', name, '--force', '--yes'])
     await until(async () => {
       const { deletedEndpoints = [] } = (await posthorn.request('GET', '/stats')).body
       return deletedEndpoints.some((one: { name: string; dead: number }) => one.name === name)
     }, 20_000)
-    const { stdout } = await shell.run(['stats'])
+    const { stdout } = await shell.call(['stats'])
     expect(stdout).toContain(`${name} was deleted: 1 dead job is left\n`)
   })
 
   it('find jobs of each state that is given, as jobs does', DEADLINE, async () => {
     const left = await enqueued({ delay: '1h' })
-    await shell.run(['cancel', await enqueued({ delay: '1h' })])
+    await shell.call(['cancel', await enqueued({ delay: '1h' })])
     await posthorn.job(await enqueued(), 'succeeded')
     const states = ['--state', 'cancelled', '--state', 'queued']
-    const { stdout } = await shell.run(['jobs', '--endpoint', name, ...states, '--json'])
+    const { stdout } = await shell.call(['jobs', '--endpoint', name, ...states, '--json'])
     const items = JSON.parse(stdout).items as { id: string; state: string }[]
     expect(items.map(({ state }) => state).toSorted()).toEqual(['cancelled', 'queued'])
     expect(items.map(({ id }) => id)).toContain(left)
@@ -152,7 +152,7 @@ describe('retry and cancel', () => {
       method === 'POST' && refusals++ < 2 ? 503 : undefined,
     )
     const env = { POSTHORN_URL: proxy.url }
-    const { code, stdout, stderr } = await shell.run(['cancel', '--tag', 'busy'], { env })
+    const { code, stdout, stderr } = await shell.call(['cancel', '--tag', 'busy'], { env })
     proxy.close()
     expect({ code, stdout }).toEqual({ code: 0, stdout: 'At least 5 cancelled.\n' })
     expect(stderr).toContain('the store is busy; continuing in')

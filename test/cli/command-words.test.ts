@@ -79,7 +79,7 @@ describe('a refusal of the server names', () => {
       /there is no endpoint "nowhere".*posthorn endpoints put nowhere --url URL$/,
     ],
   ])('%s', DEADLINE, async (_, words, says) => {
-    const { stderr, code } = await shell.run(words)
+    const { stderr, code } = await shell.call(words)
     expect(stderr.trimEnd()).toMatch(says)
     expect(stderr).not.toMatch(OF_THE_API)
     expect(code).toBeGreaterThan(0)
@@ -87,7 +87,7 @@ describe('a refusal of the server names', () => {
 
   it('the field of a file as the file has it', DEADLINE, async () => {
     const file = shell.write('settings.json', '{"retry": {"backoff": {"type": "none"}}, "size": 1}')
-    const { stderr } = await shell.run(['endpoints', 'set', 'in-use', '--file', file])
+    const { stderr } = await shell.call(['endpoints', 'set', 'in-use', '--file', file])
     expect(stderr).toMatch(/retry\.backoff\S*: expected/)
     expect(stderr).toMatch(/^ *size: /m)
     expect(stderr).not.toMatch(OF_THE_API)
@@ -106,7 +106,7 @@ describe('a refusal of the server names', () => {
   })
 
   it('the server alone where there is none', DEADLINE, async () => {
-    const { stderr } = await shell.run(['jobs'], { env: { POSTHORN_URL: 'http://127.0.0.1:1' } })
+    const { stderr } = await shell.call(['jobs'], { env: { POSTHORN_URL: 'http://127.0.0.1:1' } })
     expect(stderr).toMatch(/^the request got no complete response: .*\nPOSTHORN_URL sets/)
   })
 })
@@ -115,7 +115,7 @@ describe('explain names the command', () => {
   it('that lets an endpoint go on', DEADLINE, async () => {
     await posthorn.request('POST', '/endpoints/in-use/pause')
     await posthorn.request('PUT', '/endpoints/paused', { url: null })
-    const { stdout } = await shell.run(['explain', jobId])
+    const { stdout } = await shell.call(['explain', jobId])
     expect(stdout).toContain('is paused; posthorn endpoints resume in-use resumes deliveries')
     await posthorn.request('POST', '/endpoints/in-use/resume')
   })
@@ -158,7 +158,7 @@ it.each([
   ],
   [['help', 'help'], ['help']],
 ])('posthorn %j prints the help of that command', DEADLINE, async (words, same) => {
-  expect(await shell.run(words)).toEqual(await shell.run(same))
+  expect(await shell.call(words)).toEqual(await shell.call(same))
 })
 
 it('each command of the table is one', DEADLINE, async () => {
@@ -170,7 +170,7 @@ it('each command of the table is one', DEADLINE, async () => {
   for (const command of commands) {
     const [name = '', verb] = command.split(' ')
     if (verb !== undefined) expect(help).toMatch(new RegExp(`^ {2}${verb} `, 'm'))
-    expect((await shell.run([name, '--help'])).code).toBe(0)
+    expect((await shell.call([name, '--help'])).code).toBe(0)
   }
 })
 
@@ -184,7 +184,7 @@ describe('a number beyond 2⁵³', () => {
       `/jobs/${body.id}/complete?token=${claimed.token}`,
       `{"result":{"n":${BIG},"x":1.50}}`,
     )
-    const got = (await shell.run(['get', body.id])).stdout
+    const got = (await shell.call(['get', body.id])).stdout
     expect(got).toMatch(new RegExp(`^payload +\\{"n":${BIG}\\}$`, 'm'))
     expect(got).toMatch(new RegExp(`^result +\\{"n":${BIG},"x":1\\.50\\}$`, 'm'))
     await posthorn.request(
@@ -198,12 +198,12 @@ describe('a number beyond 2⁵³', () => {
       ['schedules', 'pause', 'exact', '--json'],
       ['schedules', 'run', 'exact', '--json'],
     ]) {
-      const { stdout } = await shell.run(words)
+      const { stdout } = await shell.call(words)
       expect([words, stdout]).toEqual([words, expect.stringContaining(BIG)])
     }
     const other = (await request('/jobs', `{"endpoint":"exact","payload":${BIG}}`)).body.id
     for (const verb of ['cancel', 'retry']) {
-      expect((await shell.run([verb, other, '--json'])).stdout).toContain(BIG)
+      expect((await shell.call([verb, other, '--json'])).stdout).toContain(BIG)
     }
   })
 })

@@ -32,7 +32,7 @@ beforeEach(async () => {
 })
 
 const read = async (path = '/endpoints/pdf') => (await posthorn.request('GET', path)).body
-const endpoints = (...words: string[]) => shell.run(['endpoints', ...words])
+const endpoints = (...words: string[]) => shell.call(['endpoints', ...words])
 
 /** The fields of an endpoint that a user chooses. */
 function settingsOf(endpoint: Record<string, unknown>) {
@@ -137,7 +137,7 @@ describe('delete', () => {
     const { code, stderr } = await shell.run(words)
     expect([code, stderr]).toEqual([2, expect.stringMatching(/^Delete the .+ add --yes\.$/m)])
     expect((await posthorn.request('GET', path)).status).toBe(200)
-    expect(await shell.run([...words, '--yes'])).toMatchObject({ code: 0, stderr: '' })
+    expect(await shell.call([...words, '--yes'])).toMatchObject({ code: 0, stderr: '' })
     expect((await posthorn.request('GET', path)).status).toBe(404)
   })
 
@@ -146,7 +146,7 @@ describe('delete', () => {
     const refused = await shell.run(['keys', 'delete', made.body.id])
     expect([refused.code, refused.stderr]).toEqual([2, expect.stringContaining('add --yes')])
     expect((await read('/keys')).items).toHaveLength(1)
-    expect((await shell.run(['keys', 'delete', made.body.id, '--yes'])).code).toBe(0)
+    expect((await shell.call(['keys', 'delete', made.body.id, '--yes'])).code).toBe(0)
     expect((await read('/keys')).items).toEqual([])
   })
 

@@ -26,11 +26,25 @@ async function fails(
   says: RegExp,
   env: Record<string, string> = {},
 ) {
-  const { code, stdout, stderr } = await shell.run(words, { env })
+  // This one listens for signals.
+  const isOwnProcess = words[0] === 'listen'
+  const ended = isOwnProcess ? shell.run(words, { env }) : shell.call(words, { env })
+  const { code, stdout, stderr } = await ended
   expect(stderr).toMatch(says)
   expect(stderr).not.toMatch(/\n\s+at /)
   expect({ code, stdout }).toEqual({ code: exitCode, stdout: '' })
 }
+
+it.each([
+  { words: ['fly'], env: {} },
+  { words: ['get', 'job_x'], env: {} },
+  { words: ['jobs', '--state', 'gone'], env: {} },
+  { words: ['jobs'], env: { POSTHORN_URL: 'http://127.0.0.1:1' } },
+])('a process ends like a call within this one: $words $env', DEADLINE, async ({ words, env }) => {
+  const ended = await shell.run(words, { env })
+  expect(ended.code).toBeGreaterThan(0)
+  expect(await shell.call(words, { env })).toEqual(ended)
+})
 
 describe('wrong usage is 2', () => {
   it.each<[string[], RegExp]>([
@@ -123,7 +137,7 @@ describe('wrong usage is 2', () => {
     await fails(['jobs'], 2, /POSTHORN_URL is/, { POSTHORN_URL: `${posthorn.url()}/\u200b` })
     // A line end after a value does not belong to the value.
     const env = { POSTHORN_URL: `${posthorn.url()}\r\n`, POSTHORN_KEY: `${ADMIN_KEY}\n` }
-    expect((await shell.run(['jobs'], { env })).code).toBe(0)
+    expect((await shell.call(['jobs'], { env })).code).toBe(0)
   })
 })
 

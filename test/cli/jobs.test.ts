@@ -58,8 +58,8 @@ describe('enqueue', () => {
 
   it('finds the same job by its idempotency key', async () => {
     const words = ['enqueue', name, '1', '--idempotency-key', 'invoice-42']
-    const first = await shell.run(words)
-    const again = await shell.run(words)
+    const first = await shell.call(words)
+    const again = await shell.call(words)
     expect(again.stdout).toBe(first.stdout)
     expect(again.stderr).toContain('already')
   })
@@ -67,25 +67,25 @@ describe('enqueue', () => {
   it('gives the job what its options say', async () => {
     const keys = ['--fairness-key', 'tenant 7', '--cost', '12']
     const words = ['--delay', '1h', '--priority', '9', '--tag', 'a', '--tag', 'b', ...keys]
-    const { stdout } = await shell.run(['enqueue', name, '"x"', ...words, '--json'])
+    const { stdout } = await shell.call(['enqueue', name, '"x"', ...words, '--json'])
     const made = JSON.parse(stdout)
     expect(made).toMatchObject({ priority: 9, tags: ['a', 'b'], payload: 'x', state: 'queued' })
     expect(made).toMatchObject({ fairnessKey: 'tenant 7', cost: 12 })
     expect(Date.parse(made.runAt) - Date.parse(made.createdAt)).toBeGreaterThan(3_500_000)
-    const shown = (await shell.run(['get', made.id])).stdout
+    const shown = (await shell.call(['get', made.id])).stdout
     expect(shown).toMatch(/^fairness key +tenant 7$/m)
     expect(shown).toMatch(/^cost +12$/m)
     await enqueued({ fairnessKey: 'tenant' })
     const filter = ['--endpoint', name, '--fairness-key', 'tenant 7']
-    const listed = await shell.run(['jobs', ...filter, '--json'])
+    const listed = await shell.call(['jobs', ...filter, '--json'])
     expect(JSON.parse(listed.stdout).items).toMatchObject([{ id: made.id }])
   })
 
   it('with --wait exits as the job ends', DEADLINE, async () => {
-    const done = await shell.run(['enqueue', name, '1', '--wait'])
+    const done = await shell.call(['enqueue', name, '1', '--wait'])
     expect(done).toMatchObject({ code: 0, stderr: expect.stringContaining('succeeded') })
     receiver.answerWith(400)
-    const dead = await shell.run(['enqueue', name, '1', '--wait'])
+    const dead = await shell.call(['enqueue', name, '1', '--wait'])
     expect(dead).toMatchObject({ code: 1, stderr: expect.stringContaining('dead') })
   })
 })
@@ -93,7 +93,7 @@ describe('enqueue', () => {
 describe('wait', () => {
   it('exits with 4 when the job is not final in time', async () => {
     const id = await enqueued({ delay: '1h' })
-    const { code, stderr } = await shell.run(['wait', id, '--timeout', '200ms'])
+    const { code, stderr } = await shell.call(['wait', id, '--timeout', '200ms'])
     expect(code).toBe(4)
     expect(stderr).toContain('still queued')
   })
@@ -101,7 +101,7 @@ describe('wait', () => {
   it('exits with 5 when it was cancelled', async () => {
     const id = await enqueued({ delay: '1h' })
     const typed = shell.start(['wait', id])
-    expect((await shell.run(['cancel', id])).stdout).toContain(`${id} cancelled`)
+    expect((await shell.call(['cancel', id])).stdout).toContain(`${id} cancelled`)
     expect(await typed.ended()).toBe(5)
   })
 })
@@ -110,19 +110,19 @@ describe('get, jobs and explain', () => {
   it('show a job, its attempts and its result', async () => {
     const id = await enqueued()
     await posthorn.job(id, 'succeeded')
-    const { stdout } = await shell.run(['get', id])
+    const { stdout } = await shell.call(['get', id])
     expect(stdout).toMatch(/state +succeeded/)
     expect(stdout).toMatch(/^attempts +1 of 10$/m)
     expect(stdout).toMatch(/^ATTEMPT +STARTED +TOOK +OUTCOME +MESSAGE$/m)
     expect(stdout).toContain('{"pages":3}')
     expect(stdout).toContain('the endpoint responded with 200')
-    const { stdout: json } = await shell.run(['get', id, '--json'])
+    const { stdout: json } = await shell.call(['get', id, '--json'])
     expect(JSON.parse(json)).toEqual(await job(id))
   })
 
   it('say why a job is not running', async () => {
     await posthorn.request('POST', `/endpoints/${name}/pause`)
-    const { stdout } = await shell.run(['explain', await enqueued()])
+    const { stdout } = await shell.call(['explain', await enqueued()])
     expect(stdout).toContain('endpoint_paused')
   })
 
@@ -130,14 +130,14 @@ describe('get, jobs and explain', () => {
     receiver.answerWith({ status: 500, body: 'x' })
     const payload = 'a\u009b31m\u202e\u2028\u{e0001}'
     const id = await enqueued({ payload, tags: ['\u001b[31mred\u0007\nnext'] })
-    const { stdout: json } = await shell.run(['get', id, '--json'])
+    const { stdout: json } = await shell.call(['get', id, '--json'])
     expect(JSON.parse(json)).toMatchObject({ payload })
     for (const words of [
       ['get', id],
       ['get', id, '--json'],
       ['jobs', '--endpoint', name],
     ]) {
-      const { stdout } = await shell.run(words)
+      const { stdout } = await shell.call(words)
       expect(stdout).toContain(id)
       // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must not be there
       expect(stdout).not.toMatch(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f\p{Cf}\p{Zl}\p{Zp}]/u)
@@ -158,11 +158,11 @@ describe('get, jobs and explain', () => {
 
   it('follow the pages up to the limit, in lines of 120 columns', async () => {
     await enqueueMany(230, 'paged')
-    const { stdout } = await shell.run(['jobs', '--tag', 'paged', '--limit', '1000', '--json'])
+    const { stdout } = await shell.call(['jobs', '--tag', 'paged', '--limit', '1000', '--json'])
     const { items, nextCursor } = JSON.parse(stdout)
     expect(new Set(items.map(({ id }: { id: string }) => id)).size).toBe(230)
     expect(nextCursor).toBeNull()
-    const some = await shell.run(['jobs', '--tag', 'paged', '--limit', '120'])
+    const some = await shell.call(['jobs', '--tag', 'paged', '--limit', '120'])
     const lines = some.stdout.trimEnd().split('\n')
     expect(lines).toHaveLength(121)
     expect(lines.filter((line) => line.length > 120)).toEqual([])
@@ -225,7 +225,7 @@ describe('get, jobs and explain', () => {
 
 describe('what is shown of a job', () => {
   const QUICK = { maxAttempts: 2, backoff: { type: 'fixed', delay: '0s', jitter: 0 } }
-  const shown = async (...words: string[]) => (await shell.run(words)).stdout
+  const shown = async (...words: string[]) => (await shell.call(words)).stdout
   const listed = () => shown('jobs', '--endpoint', name)
 
   it(

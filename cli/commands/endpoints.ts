@@ -97,11 +97,16 @@ const keys = action({
     const { endpoints } = connect()
     const byWait = values['by-wait'] === true
     const order = byWait ? 'wait' : 'key'
-    const page = await firstItems(limit, (part) =>
-      endpoints.fairnessKeysPage(name, { ...part, order }),
-    )
+    let partial: true | undefined
+    const page = await firstItems(limit, async (part) => {
+      const found = await endpoints.fairnessKeysPage(name, { ...part, order })
+      partial = found.partial
+      return found
+    })
     const empty = `No fairness key has ${byWait ? 'due' : 'queued or running'} jobs.`
-    printPage(page, KEY_COLUMNS, { limit, empty, isJson: values.json === true })
+    const shown = partial === true ? { ...page, partial } : page
+    printPage(shown, KEY_COLUMNS, { limit, empty, isJson: values.json === true })
+    if (partial === true) printError('There are more than 10000 keys; not all were compared.')
     return EXIT.done
   },
 })

@@ -46,6 +46,7 @@ export type {
   EndpointChange,
   EndpointSettings,
   FairnessKey,
+  FairnessKeyPage,
   FairnessKeySettings,
   ListedEndpoint,
   PingResult,

@@ -6,6 +6,7 @@ import type {
   EndpointChange,
   EndpointSettings,
   FairnessKey,
+  FairnessKeyPage,
   FairnessKeySettings,
   ListedEndpoint,
   PingResult,
@@ -111,7 +112,7 @@ export class EndpointCalls {
   async fairnessKeysPage(
     name: string,
     { limit, cursor, order, signal }: FairnessKeyOptions = {},
-  ): Promise<Page<FairnessKey>> {
+  ): Promise<FairnessKeyPage> {
     const path = pathOf(name, '/keys') + queryText({ limit, cursor, order })
     return this.#call.json(
       { method: 'GET', path, repeatable: true, signal },

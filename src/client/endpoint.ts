@@ -1,5 +1,5 @@
 // Types of endpoints in requests and responses. Shapes only.
-import type { OnFinish, Outcome, Retry } from './job.ts'
+import type { OnFinish, Outcome, Page, Retry } from './job.ts'
 
 /** `per` is a duration, like 1m. */
 export interface RateLimit {
@@ -115,6 +115,11 @@ export interface StoredFairnessKey {
   updatedAt: string | null
   /** 0: the key has no settings of its own. */
   version: number
+}
+
+export interface FairnessKeyPage extends Page<FairnessKey> {
+  /** With order `wait`: there are more than 10000 keys, and only so many were compared. */
+  partial?: true
 }
 
 /** The result of a test ping. */

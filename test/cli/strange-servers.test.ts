@@ -34,6 +34,7 @@ const COMMANDS: string[][] = [
   ['endpoints', 'get', 'a'],
   ['endpoints', 'keys', 'a'],
   ['endpoints', 'key', 'a', 'b'],
+  ['endpoints', 'keys', 'a', '--by-wait', '--json'],
   ['endpoints', 'put', 'a', '--pull'],
   ['endpoints', 'set', 'a', '--timeout', '5s'],
   ['endpoints', 'pause', 'a'],

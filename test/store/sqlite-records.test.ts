@@ -13,7 +13,7 @@ import * as stats from '../../src/store/sqlite/stats.ts'
 import { openSqliteStore } from '../../src/store/sqlite/store.ts'
 import { MAX_COUNT, type Store } from '../../src/store/store.ts'
 import { WORKER_KEPT_MS } from '../../src/store/worker-liveness.ts'
-import { addEndpoint, enqueueMany } from '../contract/fixtures.ts'
+import { addEndpoint, enqueueMany, newJob } from '../contract/fixtures.ts'
 
 const MODULES = { keyRotation, records, schedules, stats }
 const STATEMENTS = Object.values(MODULES).flatMap((module) =>
@@ -126,6 +126,24 @@ describe('records of the SQLite store', () => {
     expect(await store.statsOf([name])).toEqual([
       { ...exact, oldestDueAt: now - 7_000, more: true },
     ])
+  })
+
+  test('at most 10,000 keys are compared by their wait', async () => {
+    const name = await addEndpoint(store)
+    const addKeys = (from: number, count: number) =>
+      store.enqueue(
+        Array.from({ length: count }, (_, i) =>
+          newJob(store, name, { fairnessKey: `key ${from + i}`, runAt: 1_000 + from + i }),
+        ),
+      )
+    for (let i = 0; i < MAX_COUNT; i += 1_000) await addKeys(i, 1_000)
+    const first = { items: [{ key: 'key 0', queued: 1, due: 1, running: 0, more: false }] }
+    const all = { ...first, next: { key: 'key 0', dueSince: 1_000 } }
+    expect(await store.keysByWait(name, null, 1)).toEqual({ ...all, partial: false })
+    expect((await store.statsOf([name]))[0]?.keysDue).toBe(MAX_COUNT)
+    await addKeys(MAX_COUNT, 1)
+    expect(await store.keysByWait(name, null, 1)).toEqual({ ...all, partial: true })
+    expect((await store.statsOf([name]))[0]?.keysDue).toBe(MAX_COUNT)
   })
 
   test('the counts of a fairness key stop at their limit', async () => {

@@ -387,7 +387,7 @@ export async function keysByWait(
   for (let i = 0; i < keys.length; i += KEYS_PER_COMMAND) {
     items.push(...(await readKeys(context, lanes, keys.slice(i, i + KEYS_PER_COMMAND))))
   }
-  return { items, next, partial: [...counts.values()].some((some) => some.length === MAX_COUNT) }
+  return { items, next, partial: [...counts.values()].some((some) => some.length > MAX_COUNT) }
 }
 
 interface FoundWait {
@@ -406,7 +406,7 @@ function waitsOf(lane: { endpoint: string; priority: number }, now: Date): Docum
   const inLane = { ...lane, state: 'queued', fairnessKey: { $gt: '' } }
   const firstOf = (part: string) => [
     { $group: { _id: '$fairnessKey', since: { $first: '$runAt' } } },
-    { $limit: MAX_COUNT },
+    { $limit: MAX_COUNT + 1 },
     { $project: { since: 1, part: { $literal: part } } },
   ]
   return [

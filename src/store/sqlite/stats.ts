@@ -130,6 +130,9 @@ select key, (
   from lanes where endpoint = $endpoint) as since
 from named where key is not null`
 
+export const NEXT_IN_LINE = `
+select min(fairness_key) as key from jobs where ${IN_LINE} and fairness_key > $after`
+
 /** One seek for each key of the endpoint that is in line, and one to see whether it is due. */
 export const COUNT_KEYS_IN_LANE = countKeysSql('and priority = $priority')
 /** The same over all priorities. */
@@ -299,19 +302,19 @@ export async function keysByWait(
 ): Promise<KeysByWait> {
   const { connection, clock } = database
   const waits: KeyWait[] = []
-  let partial = true
-  let lookedTo = ''
-  for (let looked = 0; looked < MAX_COUNT; looked += KEYS_PER_TURN) {
+  const first = { endpoint, after: '' }
+  let last: string | undefined = ''
+  for (let looked = 0; looked < MAX_COUNT && last !== undefined; looked += KEYS_PER_TURN) {
     const rows = (await connection.read(() =>
-      connection.statement(WAITS_OF_KEYS).all({ endpoint, after: lookedTo, now: clock.now() }),
+      connection.statement(WAITS_OF_KEYS).all({ ...first, now: clock.now() }),
     )) as { key: string; since: number | null }[]
     for (const { key, since } of rows) if (since !== null) waits.push({ key, dueSince: since })
-    const last = rows.at(-1)
-    partial = last !== undefined && rows.length === KEYS_PER_TURN
-    if (last === undefined || !partial) break
-    lookedTo = last.key
+    last = rows.length === KEYS_PER_TURN ? rows.at(-1)?.key : undefined
+    first.after = last ?? ''
     await nextTurn()
   }
+  const isMore = () => connection.statement(NEXT_IN_LINE).get(first)?.key !== null
+  const partial = last !== undefined && (await connection.read(isMore))
   const { keys, next } = pageByWait(waits, after, limit)
   const items: KeyStats[] = []
   for (const key of keys) {

@@ -207,7 +207,7 @@ export function takeInTurn<T extends Turn, P extends { cost: number }>(
     if (job !== undefined && (turn === undefined || finish < turn.tag)) {
       if (finish >= end) return { picks, isCut: true }
       picks.push({ tag: finish, plain: job })
-      start = finish
+      start = Math.max(finish, virtualTime)
       plainCount++
     } else if (turn !== undefined) {
       if (turn.tag >= end) return { picks, isCut: true }
@@ -231,7 +231,9 @@ export function laneAfter(
   isPlainLeft: boolean,
 ): Lane {
   const lastPlain = claimed.findLast(({ plain }) => plain !== undefined)
-  const start = lastPlain?.tag ?? plainStart ?? virtualTime
+  // A job that waited long for its cost, and left the queue, is no credit for the next ones.
+  const start =
+    lastPlain === undefined ? (plainStart ?? virtualTime) : Math.max(lastPlain.tag, virtualTime)
   return {
     virtualTime: claimed.reduce((greatest, { tag }) => Math.max(greatest, tag), virtualTime),
     plainStart: isPlainLeft ? start : null,

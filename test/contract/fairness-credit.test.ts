@@ -6,6 +6,8 @@ import { addEndpoint, claimFrom, enqueueMany, passed, sweep } from './fixtures.t
 
 const EXPIRY_MS = 300
 const MISSED = 20
+/** A claim on MongoDB may remember for 0.4 s that an endpoint has no keys. */
+const KEYS_KNOWN_MS = 450
 
 describe.each(ENGINES)('on %s', (engine) => {
   const place = useStore(engine)
@@ -27,5 +29,21 @@ describe.each(ENGINES)('on %s', (engine) => {
     const count = jobs.filter(({ jobId }) => a.has(jobId)).length
     expect(Math.abs(count - MISSED / 2)).toBeLessThanOrEqual(1)
     expect(jobs.slice(0, 4).filter(({ jobId }) => a.has(jobId)).length).toBeLessThanOrEqual(3)
+  })
+
+  test('a costly job without a key that is cancelled gives the next of them one turn', async () => {
+    const { store } = place
+    const endpoint = await addEndpoint(store)
+    await enqueueMany(store, endpoint, 6 * MISSED, { fairnessKey: 'other' })
+    const costly = await enqueueMany(store, endpoint, 1, { cost: 10 * MISSED })
+    await passed(store, store.clock.now() + KEYS_KNOWN_MS)
+    for (let i = 0; i < 3; i++) await claimFrom(store, endpoint, MISSED)
+    await store.cancel(costly)
+    const plain = new Set(await enqueueMany(store, endpoint, 2 * MISSED))
+
+    const jobs = await claimFrom(store, endpoint, MISSED)
+
+    const count = jobs.filter(({ jobId }) => plain.has(jobId)).length
+    expect(Math.abs(count - MISSED / 2)).toBeLessThanOrEqual(1)
   })
 })

@@ -266,6 +266,17 @@ it('a job that is released begins next, and gives the others of its key no credi
   expect(longestRun(names)).toBeLessThanOrEqual(2)
 })
 
+it('jobs without a key save nothing up while a costly one waits', () => {
+  const lane = new TestLane()
+  for (let i = 0; i < 1_000; i++) lane.add('other')
+  lane.add(null, { cost: 500 })
+  while (lane.begun.length < 400) lane.claim(10)
+  expect(lane.plain.splice(0)).toHaveLength(1)
+  for (let i = 0; i < 100; i++) lane.add(null)
+  while (lane.begun.length < 440) lane.claim(10)
+  expect(longestRun(lane.begun.slice(400).map(({ key }) => key))).toBeLessThanOrEqual(2)
+})
+
 it('a new key with each delivery does not delay a key with a backlog', () => {
   const lane = new TestLane()
   for (let i = 0; i < 50; i++) lane.add('backlog')

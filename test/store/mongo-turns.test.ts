@@ -2,14 +2,16 @@
 // turns were lost is found, and the number of commands does not grow with the number of keys.
 import { MongoClient } from 'mongodb'
 import { expect, it, onTestFinished } from 'vitest'
-import type { NewJob } from '../../src/job/job.ts'
+import type { ClaimedJob, NewJob } from '../../src/job/job.ts'
 import type { JobDocument } from '../../src/store/mongo/job-document.ts'
-import { addEndpoint, claimFrom, enqueueOne, newJob, sweep } from '../contract/fixtures.ts'
+import { addEndpoint, claimFrom, enqueueOne, newJob, success, sweep } from '../contract/fixtures.ts'
 import { useStore } from '../support/stores.ts'
 
 const place = useStore('mongo')
 /** Lanes, claim, claimed jobs, lanes, and what is read and written to give turns. */
 const MOST_COMMANDS = 7
+/** Also what has ended, the admission, what is stored of the keys and runs, and the next parks. */
+const MOST_COMMANDS_WITH_LIMITS = 18
 
 function jobsOf(endpoint: string, count: number, fields: (i: number) => Partial<NewJob>) {
   return Array.from({ length: count }, (_, i) => newJob(place.store, endpoint, fields(i)))
@@ -58,4 +60,29 @@ it('the commands of a claim do not grow with the number of keys', async () => {
     }
   }
   expect(Math.max(...counts)).toBeLessThanOrEqual(MOST_COMMANDS)
+})
+
+it('those of a claim with limits of keys do not either, while most keys are at their limit', async () => {
+  const counts: number[] = []
+  for (const keyCount of [1, 100]) {
+    const perKey = { concurrency: 2, rateLimit: { count: 1_000, perMs: 1_000 } }
+    const endpoint = await addEndpoint(place.store, { perKey })
+    await place.store.enqueue(
+      jobsOf(endpoint, 300, (i) => ({ fairnessKey: `key ${i % keyCount}` })),
+    )
+    // Until each key is at its limit.
+    const running: ClaimedJob[] = []
+    for (let jobs = await claimFrom(place.store, endpoint, 50); jobs.length > 0; ) {
+      running.push(...jobs)
+      jobs = await claimFrom(place.store, endpoint, 50)
+    }
+    expect(running).toHaveLength(2 * keyCount)
+    for (let i = 0; i < Math.min(2, keyCount + 1); i++) {
+      await place.store.settle([success(place.store, running[i] as ClaimedJob)])
+      const before = place.store.commandCount
+      expect(await claimFrom(place.store, endpoint, 20)).toHaveLength(1)
+      counts.push(place.store.commandCount - before)
+    }
+  }
+  expect(Math.max(...counts)).toBeLessThanOrEqual(MOST_COMMANDS_WITH_LIMITS)
 })

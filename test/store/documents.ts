@@ -88,12 +88,14 @@ export function textOf(
 }
 
 /**
- * Leaves out what decides only about the order of jobs with fairness keys: another number of tries
- * may give another one.
+ * Leaves out what decides only about the order of jobs with fairness keys, and when claims look at
+ * them: another number of tries may give another one. Also that a key of an endpoint may have
+ * settings, which is noted before they are written.
  */
-function withoutOrder({ lanes, turn, admitsNext, ...document }: Document): Document {
-  if (document.fairnessKey === undefined) return document
-  const { freedAt, ...job } = document
+function withoutOrder(document: Document): Document {
+  const { lanes, turn, admitsNext, hasKeySettings, ...others } = document
+  if (document.fairnessKey === undefined) return others
+  const { freedAt, parkedUntil, held, ...job } = others
   return { ...job, state: job.state === 'waiting' ? 'queued' : job.state }
 }
 

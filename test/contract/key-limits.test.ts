@@ -194,11 +194,12 @@ describe.each(ENGINES)('the concurrency of a key on %s', (engine) => {
 
   test('with cancelled, expired and edited jobs, no job waits for ever', async () => {
     const endpoint = await limitedTo(1)
-    const expiresAt = place.store.clock.now() + 600
     await enqueueMany(place.store, endpoint, 3, { fairnessKey: 'a' })
-    const [running] = (await claimAll(endpoint)) as [ClaimedJob]
-    await enqueueMany(place.store, endpoint, 3, { fairnessKey: 'b', expiresAt })
-    const [other] = (await claimAll(endpoint)) as [ClaimedJob]
+    await enqueueMany(place.store, endpoint, 1, { fairnessKey: 'b' })
+    const [running, other] = (await claimAll(endpoint)) as [ClaimedJob, ClaimedJob]
+    const expiresAt = place.store.clock.now() + 200
+    await enqueueMany(place.store, endpoint, 2, { fairnessKey: 'b', expiresAt })
+    expect(await claimAll(endpoint)).toEqual([])
     const ids = await enqueueMany(place.store, endpoint, 4, { fairnessKey: 'a' })
     const queued = await place.store.listJobs({ endpoint, states: ['queued'], limit: 100 })
     const first = queued.items.findLast(({ id }) => !ids.includes(id))

@@ -191,7 +191,7 @@ describe.each(ENGINES)('the settings of a key on %s', (engine) => {
           byKey[key] = (byKey[key] ?? 0) + 1
           if (key === 'a') starts.push(claimedAt)
         })
-        if (starts.length < 30)
+        if (starts.length < 30 && jobs.length === 0)
           expect(limited.map(({ endpoint: name }) => name)).toEqual([endpoint])
         const [{ againAt } = { againAt: 0 }] = limited
         await until(() => place.store.clock.now() >= Math.min(againAt, firstAt + 2_500))

@@ -203,8 +203,9 @@ function registerDelete(app: FastifyInstance, store: Store): void {
       if ((await store.endpointsNamed([name])).length === 0) throw endpointNotFound(name)
       const version = ifMatch(request.headers)
       const result = await store.deleteFairnessKey({ endpoint: name, key }, version)
-      // A key without settings has the defaults already.
       if (result.kind === 'stale') throw stale('key', result.version)
+      // A key without settings has the defaults already, and version 0.
+      if (result.kind === 'not_found' && version !== null && version !== 0) throw stale('key', 0)
       return reply.code(204).send()
     },
   )

@@ -1,8 +1,9 @@
 // The limits of fairness keys, and the settings of single keys: how many jobs of a key may start
 // now. No I/O.
 import { DEFAULT_COST } from '../job/job.ts'
+import { AHEAD_TOLERANCE_MS } from '../job/set-back.ts'
 import type { RateLimit } from './endpoint.ts'
-import { freeAt, fullAfterTaking, hasTokens, wholeTokens } from './rate-bucket.ts'
+import { freeAt, fullAfterTaking, hasTokens, tokensAt, wholeTokens } from './rate-bucket.ts'
 
 export const MAX_WEIGHT = 100
 export const DEFAULT_WEIGHT = 1
@@ -48,14 +49,27 @@ export type PutKeyResult =
 
 export type DeleteKeyResult = { kind: 'deleted' | 'not_found' } | { kind: 'stale'; version: number }
 
+/**
+ * The bucket of the rate limit of a key. It refills by the limit that holds, which may be another
+ * one than when tokens were taken.
+ */
+export interface KeyBucket {
+  /** When tokens were last taken. */
+  at: number
+  /** Those that it had then, with fractions; below 0: it was in debt. */
+  tokens: number
+  /** When it is full again by the limit of then, with fractions of milliseconds. */
+  fullAt: number
+}
+
 /** What claims use of a key. */
 export interface KeyState {
   settings: KeySettings | null
-  /** When the bucket of its rate limit is full again; null: it is full. */
-  rateFullAt: number | null
+  /** null: it is full. */
+  bucket: KeyBucket | null
 }
 
-export const NEW_KEY: KeyState = { settings: null, rateFullAt: null }
+export const NEW_KEY: KeyState = { settings: null, bucket: null }
 
 export function weightOf({ settings }: Pick<KeyState, 'settings'>): number {
   return settings?.weight ?? DEFAULT_WEIGHT
@@ -72,8 +86,14 @@ export interface KeyRoom {
    * changed.
    */
   freeAt(cost?: number): number | null
-  /** The bucket after what was taken. */
-  rateFullAt(): number | null
+  /**
+   * The bucket after jobs of this cost have started; null: it has not changed.
+   *
+   * @param at when the jobs may be sent
+   */
+  bucketAfter(cost: number, at: number): KeyBucket | null
+  /** Of all jobs that were taken. */
+  takenCost(): number
 }
 
 /**
@@ -82,7 +102,7 @@ export interface KeyRoom {
  */
 export function keyRoom(
   perKey: KeyLimits | null,
-  { settings, rateFullAt }: KeyState,
+  { settings, bucket }: KeyState,
   running: (limit: number) => number,
   now: number,
 ): KeyRoom {
@@ -91,7 +111,9 @@ export function keyRoom(
   let slots = Number.POSITIVE_INFINITY
   if (isPaused) slots = 0
   else if (concurrency !== null) slots = Math.max(0, concurrency - running(concurrency))
-  let fullAt = rateFullAt
+  const fullAtBefore = rateLimit === null ? null : fullAtUnder(rateLimit, bucket, now)
+  let fullAt = fullAtBefore
+  let takenCost = 0
   const tokens = () =>
     rateLimit === null ? Number.POSITIVE_INFINITY : wholeTokens(rateLimit, fullAt, now)
   return {
@@ -99,12 +121,30 @@ export function keyRoom(
     canTake: (cost) => slots > 0 && (rateLimit === null || hasTokens(rateLimit, fullAt, now, cost)),
     take(cost) {
       slots -= 1
+      takenCost += cost
       if (rateLimit !== null) fullAt = fullAfterTaking(rateLimit, fullAt, now, cost)
     },
     freeAt: (cost = DEFAULT_COST) =>
       slots <= 0 || rateLimit === null ? null : freeAt(rateLimit, fullAt, now, cost),
-    rateFullAt: () => fullAt,
+    bucketAfter: (cost, at) =>
+      rateLimit === null || cost === 0 ? null : taken(rateLimit, fullAtBefore, at, cost),
+    takenCost: () => takenCost,
   }
+}
+
+function taken(limit: RateLimit, fullAtBefore: number | null, at: number, cost: number): KeyBucket {
+  const fullAt = fullAfterTaking(limit, fullAtBefore, at, cost)
+  return { at, tokens: tokensAt(limit, fullAt, at), fullAt }
+}
+
+/** null: it is full, or the clock was set back since tokens were taken. */
+function fullAtUnder(
+  { count, perMs }: RateLimit,
+  bucket: KeyBucket | null,
+  now: number,
+): number | null {
+  if (bucket === null || bucket.at > now + AHEAD_TOLERANCE_MS) return null
+  return bucket.at + (Math.max(0, count - bucket.tokens) * perMs) / count
 }
 
 /** The limits that hold for a key. */

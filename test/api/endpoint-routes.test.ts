@@ -285,6 +285,10 @@ describe.each(SQLITE_UNLESS_LONG)('on %s', CONCURRENT, (engine) => {
     await request('PUT', path, { paused: true })
     expect((await request('DELETE', path)).status).toBe(204)
     expect(await fixture.get(path)).toMatchObject({ paused: false, version: 0 })
+    const given = (version: number) =>
+      request('DELETE', path, undefined, { 'if-match': `"${version}"` })
+    expect((await given(1)).status).toBe(412)
+    expect((await given(0)).status).toBe(204)
   })
 
   it('DELETE /endpoints/:name: 204 when idle, 409 in use, and by force its jobs are buried and it is gone', async () => {

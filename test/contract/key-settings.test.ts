@@ -1,11 +1,20 @@
 // The promises of the settings of single fairness keys: weights, limits of their own, and pauses.
 import { describe, expect, test } from 'vitest'
+import { newSecret, type RateLimit } from '../../src/endpoint/endpoint.ts'
 import type { FairnessKey, KeySettings } from '../../src/endpoint/key-limits.ts'
 import type { ClaimedJob } from '../../src/job/job.ts'
 import { ENGINES } from '../support/engines.ts'
 import { useStore } from '../support/stores.ts'
 import { until } from '../support/until.ts'
-import { addEndpoint, claimFrom, endpointOf, enqueueMany, passed, success } from './fixtures.ts'
+import {
+  addEndpoint,
+  claimFrom,
+  endpointOf,
+  enqueueMany,
+  passed,
+  settingsOf,
+  success,
+} from './fixtures.ts'
 
 /** A claim on MongoDB may remember for 0.4 s which endpoints have keys and limits. */
 const REMEMBERED_MS = 450
@@ -170,6 +179,22 @@ describe.each(ENGINES)('the settings of a key on %s', (engine) => {
     expect(await claimFrom(place.store, endpoint, 5)).toHaveLength(1)
   })
 
+  test('a key goes on when jobs end that a claim took before it knew of the limit', async () => {
+    const other = await place.open()
+    const endpoint = await addEndpoint(place.store)
+    await enqueue(endpoint, 'a', 4)
+    // On MongoDB it remembers for a moment that no key has a limit.
+    const first = await claimFrom(other, endpoint, 1)
+    await place.store.putFairnessKey({ endpoint, key: 'a' }, { ...DEFAULTS, concurrency: 2 }, null)
+    const second = await claimFrom(other, endpoint, 1)
+    expect(first).toHaveLength(1)
+    expect(second).toHaveLength(1)
+    await known()
+    expect(await claimFrom(place.store, endpoint, 5)).toEqual([])
+    await other.settle(second.map((job) => success(other, job)))
+    expect(await claimFrom(place.store, endpoint, 5)).toHaveLength(1)
+  })
+
   describe('the rate limit of a key', () => {
     test('holds for each key by itself, and a claim says when to ask again', async () => {
       const perMs = 1_000
@@ -207,6 +232,26 @@ describe.each(ENGINES)('the settings of a key on %s', (engine) => {
       }
       // 4 at once, and 4 in each second after that.
       expect(starts.length).toBeGreaterThanOrEqual(9)
+    })
+
+    test('keeps its tokens when the limit changes', async () => {
+      const limitedTo = (rateLimit: RateLimit) => ({ concurrency: null, rateLimit })
+      const endpoint = await addEndpoint(place.store, {
+        perKey: limitedTo({ count: 10, perMs: 60_000 }),
+      })
+      const changeTo = async (rateLimit: RateLimit) => {
+        const settings = settingsOf({ name: endpoint, perKey: limitedTo(rateLimit) })
+        await place.store.putEndpoint(settings, { given: null, fresh: newSecret() }, null)
+        await known()
+      }
+      await enqueue(endpoint, 'a', 100, 9)
+      expect(await deliver(endpoint, 100)).toEqual({ a: 1 })
+      await changeTo({ count: 10, perMs: 24 * HOUR_MS })
+      expect(await deliver(endpoint, 100)).toEqual({})
+      // A token every 100 ms.
+      await changeTo({ count: 1_000, perMs: 100_000 })
+      await until(async () => (await deliver(endpoint, 1)).a === 1)
+      expect((await deliver(endpoint, 100)).a ?? 0).toBeLessThan(60)
     })
 
     test('is used up by cost, also by more than the bucket holds', async () => {

@@ -41,15 +41,7 @@ import {
   randomId,
   type Whole,
 } from './job-document.ts'
-import {
-  type FullKey,
-  type Keys,
-  type LimitedKeysByName,
-  NO_KEYS,
-  openKeys,
-  parkKeys,
-  wakeFreed,
-} from './key-limits.ts'
+import { type FullKey, type Keys, NO_KEYS, openKeys, parkKeys, wakeFreed } from './key-limits.ts'
 import type { UnacknowledgedClaims } from './leases.ts'
 import { advanceLanes, costOf, giveTurns, type KeyInLane, type LaneLooks, textOf } from './turns.ts'
 
@@ -87,8 +79,6 @@ interface ClaimCall {
   heldNames: Set<string>
   /** Endpoints whose keys may have other weights than 1. */
   weightedNames: Set<string>
-  /** Those of heldNames whose admission the round has. */
-  keyLimits: LimitedKeysByName
   /** The fairness keys of the round. */
   keys: Keys
   /** The jobs that this call has claimed and that admit the next one of their key. */
@@ -137,7 +127,7 @@ export async function claim(
   const call: ClaimCall = {
     ...{ context, unacknowledged, holder, picker, limitedNames, keyedNames, limited, deadline },
     ...{ heldNames, weightedNames: namesWith('hasKeySettings'), keys: NO_KEYS },
-    ...{ keyLimits: new Map(), admitting: [], full: [], parkedAt: new Set() },
+    ...{ admitting: [], full: [], parkedAt: new Set() },
   }
   await wakeFreed(context, [...heldNames], deadline)
   const claimed: ClaimedJob[] = []
@@ -227,18 +217,20 @@ async function claimRound(
 
 /** Gives turns to the jobs after those that were claimed. Keys at their limit get none. */
 async function advance(call: ClaimCall, looks: LaneLooks, taken: ClaimedJob[]): Promise<void> {
-  const { context, keyLimits, deadline } = call
+  const { context, deadline } = call
   const ids = taken.map(({ jobId }) => jobId)
   const keys = await advanceLanes(context, looks, ids, call.admitting.splice(0), deadline)
   const full = new Map(call.full.splice(0).map((key) => [textOf(key), key]))
   const open = keys.flatMap((key) => {
     const room = call.keys.room(key)
     const left = room?.left() ?? Number.POSITIVE_INFINITY
-    if (left === 0) full.set(textOf(key), { ...key, until: room?.freeAt() ?? null })
+    if (left === 0) {
+      full.set(textOf(key), { ...key, cost: DEFAULT_COST, until: room?.freeAt() ?? null })
+    }
     return left === 0 ? [] : [{ ...key, most: Math.min(key.most ?? left, left) }]
   })
   await giveTurns(context, open, deadline)
-  const parked = await parkKeys(context, [...full.values()], keyLimits, deadline)
+  const parked = await parkKeys(context, [...full.values()], deadline)
   for (const { endpoint } of parked) call.parkedAt.add(endpoint)
 }
 
@@ -251,11 +243,11 @@ async function claimAdmitted(
 ): Promise<{ taken: ClaimedJob[]; triedCount: number }> {
   const { context, unacknowledged, holder, picker, limitedNames, deadline } = call
   const admission = await acquireAdmission(context, names, deadline)
-  call.keyLimits = new Map([...admission.endpoints].filter(([name]) => call.heldNames.has(name)))
+  const keyLimits = new Map([...admission.endpoints].filter(([name]) => call.heldNames.has(name)))
   const keys = picked.flatMap(({ endpoint, fairnessKey: key }) =>
     typeof key === 'string' ? [{ endpoint, key }] : [],
   )
-  call.keys = await openKeys(context, call.keyLimits, keys, deadline)
+  call.keys = await openKeys(context, keyLimits, keys, deadline)
   const untried = new Set([...limitedNames].filter((name) => !names.includes(name)))
   const { candidates, cutShort, full } = withinLimits(call, picked, admission)
   call.full = full.flatMap(({ candidate, until }) => {
@@ -263,17 +255,22 @@ async function claimAdmitted(
     const priority = looks.picks.get(_id)?.priority
     return typeof key !== 'string' || priority === undefined
       ? []
-      : [{ endpoint, priority, key, until }]
+      : [{ endpoint, priority, key, cost: costOf(candidate), until }]
   })
   const taken = await claimCandidates(call, candidates)
   const within = taken.filter(({ endpoint }) => limitedNames.has(endpoint))
-  const costById = new Map(candidates.map((one) => [one._id, costOf(one)]))
+  const takenIds = new Set(within.map(({ jobId }) => jobId))
+  const started = candidates.filter(({ _id }) => takenIds.has(_id))
   const costs = new Map<string, number>()
-  for (const { jobId, endpoint } of within) {
-    costs.set(endpoint, (costs.get(endpoint) ?? 0) + (costById.get(jobId) ?? DEFAULT_COST))
+  for (const job of started) {
+    costs.set(job.endpoint, (costs.get(job.endpoint) ?? 0) + costOf(job))
   }
+  const keyed = started.flatMap((job) => {
+    const { endpoint, fairnessKey: key } = job
+    return typeof key === 'string' ? [{ endpoint, key, cost: costOf(job) }] : []
+  })
   const mayBeSent = await call.keys
-    .save(deadline)
+    .save(keyed, deadline)
     .then(() => releaseAdmission(context, admission, costs, deadline))
     .catch((error) => {
       // Another claim may have it by now, so the jobs claimed within it must not be sent.

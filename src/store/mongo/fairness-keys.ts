@@ -4,6 +4,7 @@ import type { AnyBulkWriteOperation, Collection } from 'mongodb'
 import {
   DEFAULT_WEIGHT,
   type FairnessKey,
+  type KeyBucket,
   type KeySettings,
   type KeyState,
   NEW_KEY,
@@ -17,8 +18,7 @@ export interface FairnessKeyDocument {
   settings?: string
   version?: number
   updatedAt?: Date
-  /** When its bucket is full again: epoch milliseconds, with fractions. */
-  rateFullAt?: number
+  bucket?: KeyBucket
   /** Only without settings. */
   bucketExpiresAt?: Date
 }
@@ -53,7 +53,7 @@ export async function findKeys(
       .find(
         { _id: { $in: ids } },
         {
-          projection: { settings: 1, rateFullAt: 1 },
+          projection: { settings: 1, bucket: 1 },
           ...{ batchSize: ids.length + 1, ...NEWEST, ...limit },
         },
       )
@@ -67,7 +67,7 @@ export function settingsOf({ settings }: FairnessKeyDocument): KeySettings | nul
 }
 
 function stateOf(document: FairnessKeyDocument): KeyState {
-  return { settings: settingsOf(document), rateFullAt: document.rateFullAt ?? null }
+  return { settings: settingsOf(document), bucket: document.bucket ?? null }
 }
 
 /** The weights of these keys. Those of endpoints without settings of keys are not read. */
@@ -86,16 +86,16 @@ export async function weightsOf(
 /** Stores what a claim took, within the admission of the endpoint. */
 export async function setBuckets(
   context: MongoContext,
-  buckets: { id: string; rateFullAt: number }[],
+  buckets: { id: string; bucket: KeyBucket }[],
   deadline: Deadline,
 ): Promise<void> {
   if (buckets.length === 0) return
-  const writes = buckets.map(({ id, rateFullAt }): AnyBulkWriteOperation<FairnessKeyDocument> => {
+  const writes = buckets.map(({ id, bucket }): AnyBulkWriteOperation<FairnessKeyDocument> => {
     const fields = {
-      rateFullAt,
+      bucket,
       // Settings may have been written since the key was read.
       bucketExpiresAt: {
-        $cond: [{ $gt: ['$settings', null] }, '$$REMOVE', bucketExpiry(rateFullAt)],
+        $cond: [{ $gt: ['$settings', null] }, '$$REMOVE', bucketExpiry(bucket.fullAt)],
       },
     }
     return { updateOne: { filter: { _id: id }, update: [{ $set: fields }], upsert: true } }
@@ -105,9 +105,9 @@ export async function setBuckets(
   )
 }
 
-/** @param rateFullAt epoch milliseconds, with fractions */
-export function bucketExpiry(rateFullAt: number): Date {
-  return new Date(Math.ceil(rateFullAt) + BUCKET_KEPT_MS)
+/** @param fullAt epoch milliseconds, with fractions */
+export function bucketExpiry(fullAt: number): Date {
+  return new Date(Math.ceil(fullAt) + BUCKET_KEPT_MS)
 }
 
 /** The endpoint is deleted. */

@@ -1,8 +1,9 @@
 // The limits of fairness keys. A claim counts the running jobs of a key, within the admission of
 // the endpoint. A job that is claimed within them has the mark `held`, which stays when it ends:
 // the next claim sees it, and looks whether the key has room. A key at its limit is parked: it has
-// no turns, and its first job is PARKED. The writer that parks a key looks again afterwards, so
-// that a job that ended meanwhile is not missed.
+// no turns, and its first job is PARKED. The writer that parks a key marks its running jobs, which
+// a claim may have taken that did not know of the limit, and looks again afterwards: so a job that
+// ended meanwhile, or a limit that changed, is not missed.
 //
 // A round of the sweep finds keys whose writer died before it gave them turns, or looked again.
 import {
@@ -31,6 +32,7 @@ import {
   run,
   startDeadline,
 } from './connection.ts'
+import type { EndpointDocument } from './endpoint-document.ts'
 import {
   bucketExpiry,
   type FairnessKeyDocument,
@@ -60,10 +62,7 @@ const ENDED_STATES: StoredState[] = [
   ...(['queued', 'waiting', 'blocked', 'succeeded', 'dead', 'cancelled'] as const),
 ]
 const PRIORITIES = Array.from({ length: 10 }, (_, priority) => priority)
-/**
- * How long a key is parked if no job of it ends. A job that a claim took before it knew of the
- * limit has no mark.
- */
+/** How long a key is parked if no job of it ends: its writer may die before it looks again. */
 const PARKED_MS = 5 * 60_000
 /** A round over all keys with jobs outside begins at most this often. */
 const ROUND_EVERY_MS = 10_000
@@ -77,14 +76,14 @@ interface LimitedKeys {
   perKey: KeyLimits | null
   hasKeySettings: boolean
 }
-export type LimitedKeysByName = ReadonlyMap<string, LimitedKeys>
+type LimitedKeysByName = ReadonlyMap<string, LimitedKeys>
 
 /** What one claim may take of each key. */
 export interface Keys {
   /** null: the key has no limits. */
   room(key: FairnessKey): KeyRoom | null
-  /** Stores what was taken from rate limits. */
-  save(deadline: Deadline): Promise<void>
+  /** Stores what these jobs have taken from rate limits. They may be sent afterwards. */
+  save(started: (FairnessKey & { cost: number })[], deadline: Deadline): Promise<void>
 }
 
 export const NO_KEYS: Keys = { room: () => null, save: async () => {} }
@@ -114,11 +113,12 @@ export async function openKeys(
   )
   return {
     room: (key) => rooms.get(idOfKey(key)) ?? null,
-    save(atMost) {
-      const buckets = [...rooms].flatMap(([id, room]) => {
-        const rateFullAt = room.rateFullAt()
-        const isChanged = rateFullAt !== (states.get(id)?.rateFullAt ?? null)
-        return isChanged && rateFullAt !== null ? [{ id, rateFullAt }] : []
+    save(started, atMost) {
+      const at = context.clock.now()
+      const buckets = [...Map.groupBy(started, idOfKey)].flatMap(([id, jobs]) => {
+        const cost = jobs.reduce((sum, job) => sum + job.cost, 0)
+        const bucket = rooms.get(id)?.bucketAfter(cost, at) ?? null
+        return bucket === null ? [] : [{ id, bucket }]
       })
       return setBuckets(context, buckets, atMost)
     },
@@ -195,6 +195,8 @@ function wakesOf(context: MongoContext, keys: FairnessKey[]): JobWrite[] {
 
 /** A key that is at its limit. */
 export type FullKey = KeyInLane & {
+  /** Of its next job. */
+  cost: number
   /** When it may have room; null: when a job of it has ended, or its settings have changed. */
   until: number | null
 }
@@ -203,7 +205,6 @@ export type FullKey = KeyInLane & {
 export async function parkKeys(
   context: MongoContext,
   keys: FullKey[],
-  endpoints: LimitedKeysByName,
   deadline: Deadline,
 ): Promise<FullKey[]> {
   if (keys.length === 0) return []
@@ -226,12 +227,54 @@ export async function parkKeys(
     ]
   })
   if (parks.length === 0) return []
-  await run(deadline, (limit) => context.jobs.bulkWrite(parks, { ordered: false, ...limit }))
   const waiting = keys.filter(({ until }) => until === null)
-  const again = await openKeys(context, endpoints, waiting, deadline)
-  const free = waiting.filter((key) => again.room(key)?.left() !== 0)
+  const writes = [...parks, ...holdsOf(waiting)]
+  await run(deadline, (limit) => context.jobs.bulkWrite(writes, { ordered: true, ...limit }))
+  const endpoints = await limitedKeysOf(context, keys, deadline)
+  const again = await openKeys(context, endpoints, keys, deadline)
+  const free = keys.filter((key) => again.room(key)?.canTake(key.cost) !== false)
   await wake(context, free, deadline)
   return keys.filter((_, i) => lines[i]?.outside.length !== 0)
+}
+
+/** Marks the running jobs of these keys. */
+function holdsOf(keys: FairnessKey[]): JobWrite[] {
+  return [...Map.groupBy(keys, ({ endpoint }) => endpoint)].map(([endpoint, some]) => ({
+    updateMany: {
+      filter: {
+        ...{ endpoint, state: 'running' as const, held: { $ne: true as const } },
+        fairnessKey: { $in: [...new Set(some.map(({ key }) => key))] },
+      },
+      update: { $set: { held: true as const } },
+      hint: 'running_of_key',
+    },
+  }))
+}
+
+/** As they are now: a claim may have read limits that have changed since. */
+async function limitedKeysOf(
+  context: MongoContext,
+  keys: FairnessKey[],
+  deadline: Deadline,
+): Promise<LimitedKeysByName> {
+  const names = [...new Set(keys.map(({ endpoint }) => endpoint))]
+  const found = await run(deadline, (limit) =>
+    context.endpoints
+      .find<Pick<EndpointDocument, '_id' | 'perKey' | 'hasKeySettings'>>(
+        { _id: { $in: names } },
+        {
+          projection: { perKey: 1, hasKeySettings: 1 },
+          ...{ batchSize: names.length + 1, ...NEWEST, ...limit },
+        },
+      )
+      .toArray(),
+  )
+  return new Map(
+    found.map(({ _id, perKey = null, hasKeySettings = false }) => [
+      _id,
+      { perKey, hasKeySettings },
+    ]),
+  )
 }
 
 async function takeTurns(
@@ -271,7 +314,6 @@ export async function applyKeyLimits(
   endpoint: string,
   deadline: Deadline,
 ): Promise<void> {
-  await holdRunning(context, { endpoint, fairnessKey: { $gt: '' } }, deadline)
   const now = nowOf(context)
   await run(deadline, (limit) =>
     context.jobs.updateMany(
@@ -332,7 +374,7 @@ export async function deleteFairnessKey(
       { _id: idOfKey({ endpoint, key }), version },
       {
         $unset: { settings: '', version: '', updatedAt: '' },
-        $set: { bucketExpiresAt: bucketExpiry(Math.max(now, stored?.rateFullAt ?? now)) },
+        $set: { bucketExpiresAt: bucketExpiry(Math.max(now, stored?.bucket?.fullAt ?? now)) },
       },
       limit,
     ),
@@ -432,7 +474,6 @@ async function applySettings(
   after: KeySettings | null,
   deadline: Deadline,
 ): Promise<void> {
-  await holdRunning(context, { endpoint, fairnessKey: key }, deadline)
   const weights = [before, after].map((settings) => settings?.weight ?? DEFAULT_WEIGHT)
   const [weightBefore = DEFAULT_WEIGHT, weightAfter] = weights
   if (weightBefore !== weightAfter) {
@@ -440,21 +481,6 @@ async function applySettings(
     await retag(context, lanes, weightBefore, deadline)
   }
   await wake(context, [{ endpoint, key }], deadline)
-}
-
-/** Marks jobs that were claimed when their key had no limits. */
-async function holdRunning(
-  context: MongoContext,
-  filter: { endpoint: string; fairnessKey: string | { $gt: string } },
-  deadline: Deadline,
-): Promise<void> {
-  await run(deadline, (limit) =>
-    context.jobs.updateMany(
-      { ...filter, state: 'running' },
-      { $set: { held: true } },
-      { hint: 'running_of_key', ...limit },
-    ),
-  )
 }
 
 /** The round of this process over all keys with jobs outside. */

@@ -1,16 +1,25 @@
 // What is stored of single fairness keys: their settings, and the buckets of their rate limits.
-import { type KeySettings, type KeyState, NEW_KEY, weightOf } from '../../endpoint/key-limits.ts'
+import {
+  type KeyBucket,
+  type KeySettings,
+  type KeyState,
+  NEW_KEY,
+  weightOf,
+} from '../../endpoint/key-limits.ts'
 import { type Database, inOrder } from './connection.ts'
 
 export const KEY_STATE = inOrder<[endpoint: string, key: string]>(
   ['endpoint', 'key'],
-  `select settings, version, updated_at, bucket_full_at from fairness_keys
+  `select settings, version, updated_at, bucket_full_at, bucket_at, bucket_tokens
+  from fairness_keys
   where endpoint = $endpoint and key = $key`,
 )
 export const ANY_KEY = 'select 1 from fairness_keys where endpoint = $endpoint limit 1'
 export const SET_BUCKET = `
-insert into fairness_keys (endpoint, key, bucket_full_at) values ($endpoint, $key, $rateFullAt)
-on conflict do update set bucket_full_at = excluded.bucket_full_at`
+insert into fairness_keys (endpoint, key, bucket_full_at, bucket_at, bucket_tokens)
+values ($endpoint, $key, $fullAt, $at, $tokens)
+on conflict do update set bucket_full_at = excluded.bucket_full_at,
+  bucket_at = excluded.bucket_at, bucket_tokens = excluded.bucket_tokens`
 export const FULL_BUCKETS = `
 select endpoint, key from fairness_keys
 where settings is null and bucket_full_at <= $now order by bucket_full_at limit +$limit`
@@ -24,6 +33,8 @@ interface KeyRow {
   version: number
   updated_at: number | null
   bucket_full_at: number | null
+  bucket_at: number | null
+  bucket_tokens: number | null
 }
 
 export interface StoredKey extends KeyState {
@@ -37,10 +48,15 @@ export function findKey({ connection }: Database, endpoint: string, key: string)
   if (row === undefined) return null
   return {
     settings: row.settings === null ? null : (JSON.parse(row.settings) as KeySettings),
-    rateFullAt: row.bucket_full_at,
+    bucket: bucketOf(row),
     version: row.version,
     updatedAt: row.updated_at,
   }
+}
+
+function bucketOf(row: KeyRow): KeyBucket | null {
+  const { bucket_full_at: fullAt, bucket_at: at, bucket_tokens: tokens } = row
+  return fullAt === null || at === null || tokens === null ? null : { at, tokens, fullAt }
 }
 
 export function keyWeight(database: Database, endpoint: string, key: string): number {
@@ -56,9 +72,9 @@ export function setBucket(
   { connection }: Database,
   endpoint: string,
   key: string,
-  rateFullAt: number,
+  bucket: KeyBucket,
 ): void {
-  connection.statement(SET_BUCKET).run({ endpoint, key, rateFullAt })
+  connection.statement(SET_BUCKET).run({ endpoint, key, ...bucket })
 }
 
 /** Forgets buckets that are full, of keys without settings. Returns how many. */

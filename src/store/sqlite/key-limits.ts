@@ -80,24 +80,22 @@ export function openKeys(
   now: number,
 ): Keys {
   const areStored = hasKeys(database, endpoint)
-  const rooms = new Map<string, { room: KeyRoom; rateFullAt: number | null }>()
+  const rooms = new Map<string, KeyRoom>()
   return {
     areWeighted: areStored,
     room(key) {
       const known = rooms.get(key)
-      if (known !== undefined) return known.room
+      if (known !== undefined) return known
       const state = areStored ? (findKey(database, endpoint, key) ?? NEW_KEY) : NEW_KEY
       const running = (limit: number) => runningOfKey(database, endpoint, key, limit)
       const room = keyRoom(perKey, state, running, now)
-      rooms.set(key, { room, rateFullAt: state.rateFullAt })
+      rooms.set(key, room)
       return room
     },
     save() {
-      for (const [key, { room, rateFullAt: before }] of rooms) {
-        const rateFullAt = room.rateFullAt()
-        if (rateFullAt !== null && rateFullAt !== before) {
-          setBucket(database, endpoint, key, rateFullAt)
-        }
+      for (const [key, room] of rooms) {
+        const bucket = room.bucketAfter(room.takenCost(), now)
+        if (bucket !== null) setBucket(database, endpoint, key, bucket)
       }
     },
   }
@@ -213,8 +211,8 @@ export function fairnessKeyState(
   { endpoint, key }: FairnessKey,
 ): Promise<KeyState & { running: number }> {
   return database.connection.read(() => {
-    const { settings, rateFullAt } = findKey(database, endpoint, key) ?? NEW_KEY
-    return { settings, rateFullAt, running: runningOfKey(database, endpoint, key, MAX_COUNT) }
+    const { settings, bucket } = findKey(database, endpoint, key) ?? NEW_KEY
+    return { settings, bucket, running: runningOfKey(database, endpoint, key, MAX_COUNT) }
   })
 }
 

@@ -157,6 +157,8 @@ create table fairness_keys (
   version integer not null default 0,
   updated_at integer,
   bucket_full_at real,
+  bucket_at real,
+  bucket_tokens real,
   primary key (endpoint, key)
 ) strict, without rowid;
 -- sweep: buckets that are full
@@ -355,9 +357,9 @@ export interface Migration extends Step {
   sql: string
 }
 
-/** The first one creates a file. Numbers below 11 belong to versions that were never released. */
+/** The first one creates a file. Numbers below 12 belong to versions that were never released. */
 export const MIGRATIONS: readonly Migration[] = [
-  { number: 11, online: true, sql: JOBS + JOB_INDEXES + ENDPOINTS + RECORDS },
+  { number: 12, online: true, sql: JOBS + JOB_INDEXES + ENDPOINTS + RECORDS },
 ]
 
 /**

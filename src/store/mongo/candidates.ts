@@ -271,7 +271,8 @@ function lanePipelines(match: Document, limit: number, now: Date): Document[][] 
     part(ALARM, { runAt: 1 }, ALARMS_PER_CLAIM),
     [
       { $match: { ...match, turn: PARKED, parkedUntil: { $lte: now } } },
-      { $sort: { priority: -1 } },
+      // Only the index `parked` has this order: the index `claim` would return all parked jobs.
+      { $sort: { priority: -1, parkedUntil: 1 } },
       { $limit: ALARMS_PER_CLAIM },
       { $project: fields },
     ],

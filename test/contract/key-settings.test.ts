@@ -264,6 +264,15 @@ describe.each(ENGINES)('the settings of a key on %s', (engine) => {
       expect(counts).toEqual({ a: 2, b: 1, c: 10 })
     })
 
+    test('lets no cheaper job of the key pass the next one', async () => {
+      const perKey = { concurrency: null, rateLimit: { count: 10, perMs: HOUR_MS } }
+      const endpoint = await addEndpoint(place.store, { perKey })
+      await enqueue(endpoint, 'a', 1, 6)
+      await enqueue(endpoint, 'a', 1, 5)
+      await enqueue(endpoint, 'a', 1)
+      expect(await deliver(endpoint, 100)).toEqual({ a: 1 })
+    })
+
     test('of the endpoint is used up by cost, and no job passes the next one', async () => {
       const rateLimit = { count: 10, perMs: HOUR_MS }
       const endpoint = await addEndpoint(place.store, { rateLimit })

@@ -6,6 +6,7 @@
 // admission (admission.ts): two commands before the update, and one at the end.
 import type { Document } from 'mongodb'
 import { ASK_AGAIN_MS, afterClaim } from '../../endpoint/admission.ts'
+import type { KeyRoom } from '../../endpoint/key-limits.ts'
 import { tokensOf } from '../../endpoint/rate-bucket.ts'
 import { type ClaimedJob, DEFAULT_COST } from '../../job/job.ts'
 import { ALARM } from '../../job/turns.ts'
@@ -327,17 +328,21 @@ function withinLimits(
   )
   const cutShort = new Map<string, number>()
   const full: { candidate: Candidate; until: number | null }[] = []
+  const atLimit = new Set<KeyRoom>()
   const candidates = picked.filter((candidate) => {
     const { endpoint, fairnessKey } = candidate
     if (!limitedNames.has(endpoint)) return true
     const cost = costOf(candidate)
     const room = typeof fairnessKey === 'string' ? keys.room({ endpoint, key: fairnessKey }) : null
+    // A cheaper job of the key does not pass the one before it.
+    if (room !== null && atLimit.has(room)) return false
     const slots = left.get(endpoint) ?? 0
     if (slots <= 0 || cutShort.has(endpoint)) {
       if (!cutShort.has(endpoint)) cutShort.set(endpoint, cost)
       return false
     }
     if (room?.canTake(cost) === false) {
+      atLimit.add(room)
       full.push({ candidate, until: room.freeAt(cost) })
       return false
     }

@@ -171,8 +171,9 @@ async function useWaitingVerbs(store: Store): Promise<void> {
 async function useLimitsAndHealth(store: Store): Promise<void> {
   const limits = { concurrency: 5, rateLimit: { count: 5, perMs: 60_000 } }
   const breaker = { circuitBreaker: { failures: 1, cooldownMs: 1 } }
-  const first = await addEndpoint(store, limits)
-  const second = await addEndpoint(store, { ...limits, ...breaker })
+  // The order of their names decides about the order of writes.
+  const first = await addEndpoint(store, { name: 'limited', ...limits })
+  const second = await addEndpoint(store, { name: 'limited-broken', ...limits, ...breaker })
   for (const name of [first, second]) await enqueueMany(store, name, 2)
   const none = { succeeded: [], failures: 0, throttle: null, goneAtVersion: null }
   await store.reportHealth([{ ...none, endpoint: second, failures: 1 }])

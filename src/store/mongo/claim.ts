@@ -116,6 +116,9 @@ export async function claim(
   const { context, unacknowledged } = claimer
   const deadline = startDeadline(holder.withinMs)
   const names = shares.map(({ endpoint }) => endpoint)
+  for (const name of names) {
+    if (context.newlyKeyed.delete(name)) claimer.eligibleEndpoints.forget(name)
+  }
   const eligible = await claimer.eligibleEndpoints.among(names, context.clock.now(), deadline)
   const limitedNames = new Set(names.filter((name) => eligible.get(name)?.isLimited))
   const keyedNames = new Set(names.filter((name) => eligible.get(name)?.isKeyed))

@@ -38,6 +38,11 @@ export interface MongoContext {
    * time. The repeated cancel reports them (commands.ts).
    */
   unacknowledgedCancels: Map<string, AttemptDocument>
+  /**
+   * Endpoints to which this process has given their first fairness key, until it claims there: the
+   * claim must not use what it remembers of them.
+   */
+  newlyKeyed: Set<string>
   /** Wakes the listeners of this process: something may be due. */
   notifyWork(): void
 }

@@ -234,7 +234,10 @@ async function beginLanes({ context, lanes, deadline }: Batch, items: Item[]): P
     },
   }))
   await run(deadline, (limit) => context.endpoints.bulkWrite(updates, { ordered: false, ...limit }))
-  for (const name of names) lanes.set(name, { ...lanes.get(name), lanes: {} })
+  for (const name of names) {
+    lanes.set(name, { ...lanes.get(name), lanes: {} })
+    context.newlyKeyed.add(name)
+  }
 }
 
 /** Reads again where the holder of a key changed meanwhile. That needs no other insert. */

@@ -131,6 +131,7 @@ export async function storeOn(
       pendingEffects: rememberPendingEffects(),
       ends: createEndListeners(),
       unacknowledgedCancels: new Map(),
+      newlyKeyed: new Set(),
       notifyWork: () => notifier.notify(),
     }
     await reencryptEndpoints(context)

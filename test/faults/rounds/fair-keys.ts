@@ -32,6 +32,7 @@ const LIMITED_KEYS = 4
 const LIMITED = 25
 /** On MongoDB a round of the sweep can be what lets a job begin: one begins every 10 s. */
 const DEADLINE_MS = 40_000
+const BUSY_WITHIN_MS = 3_000
 const NEVER_BEGAN = 'jobs that wait for a turn never began'
 
 const WORKER_KILLED = 'a worker killed with attempts in hand'
@@ -90,12 +91,21 @@ async function killAtRandom(
       fixture.hit(API_KILLED)
     } else {
       const victim = fixture.random.pick(workers)
-      const inHand = await victim.metric('posthorn_attempts_in_flight').catch(() => 0)
+      const isBusy = await hasAttempts(victim)
       await fixture.kill(victim)
       workers[workers.indexOf(victim)] = await fixture.startWorker()
-      fixture.hit(WORKER_KILLED, inHand > 0 ? 1 : 0)
+      fixture.hit(WORKER_KILLED, isBusy ? 1 : 0)
     }
   }
+}
+
+/** Waits until it has some: between two parts of the round it has none. */
+async function hasAttempts(worker: Member): Promise<boolean> {
+  const isBusy = async () => (await worker.metric('posthorn_attempts_in_flight')) > 0
+  return until(() => isBusy().catch(() => false), BUSY_WITHIN_MS).then(
+    () => true,
+    () => false,
+  )
 }
 
 async function playFlood(fixture: Fixture, name: string): Promise<void> {

@@ -3,7 +3,7 @@
 // (`blocked` is 2, `turn` is 0). A key at its limit is parked: it has no turns, its first job is
 // PARKED, and `due_at` of that job is when a claim looks at the key again. Every write that queues
 // such a job again leaves it outside with `recheck`, and every write that takes a turn from one
-// calls leaveTurn or leaves an effect.
+// calls leaveLine or leaves an effect.
 
 import {
   ALARM,

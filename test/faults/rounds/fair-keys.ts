@@ -4,7 +4,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { until } from '../../support/until.ts'
 import type { Fixture, Member } from '../fixture.ts'
-import { nowMs } from '../history.ts'
+import { type Delivery, nowMs } from '../history.ts'
 import { BOTH, type Round } from '../round.ts'
 import type { Accepted } from '../work-client.ts'
 
@@ -28,8 +28,8 @@ const LONGEST_APART_MS = 2_000
 const CANCELLED = 60
 const BUSY_PRIORITY = 9
 const LIMIT = { prefix: 'limited', concurrency: 3 }
-const LIMITED_KEYS = 4
-const LIMITED = 25
+const LIMITED_KEYS = 2
+const LIMITED = 50
 /** On MongoDB a round of the sweep can be what lets a job begin: one begins every 10 s. */
 const DEADLINE_MS = 40_000
 const BUSY_WITHIN_MS = 3_000
@@ -41,7 +41,7 @@ const BESIDE_FLOOD = 'keys with one job beside a flood'
 const BESIDE_BUSY = 'keys with one job while another priority is busy'
 const BESIDE_LATE = 'keys with one job when another came late with many'
 const AFTER_CANCEL = 'keys of which all jobs but one were cancelled'
-const AT_LIMIT = 'keys with more jobs than may run at a time'
+const AT_LIMIT = 'a job that started before those of a key at its limit'
 
 export const fairKeys: Round = {
   name: 'fair-keys',
@@ -135,6 +135,12 @@ async function playFlood(fixture: Fixture, name: string): Promise<void> {
     fixture.hit(window, KEYS)
   }
 
+  const limitedKeys = Array.from({ length: LIMITED_KEYS }, (_, i) => `${LIMIT.prefix} ${i}`)
+  // Long before their jobs: on MongoDB a limit does not hold at once.
+  for (const key of limitedKeys) {
+    const path = `/endpoints/work/keys/${encodeURIComponent(`${key} of ${name}`)}`
+    await insist(fixture, path, ['PUT', { concurrency: LIMIT.concurrency }])
+  }
   await enqueue('flood', FLOOD[fixture.engine])
   await enqueueSmall(BESIDE_FLOOD)
   const busy = await enqueue('busy', BUSY, { priority: BUSY_PRIORITY })
@@ -157,17 +163,28 @@ async function playFlood(fixture: Fixture, name: string): Promise<void> {
   await begun(left.flat())
   fixture.hit(AFTER_CANCEL, left.length)
 
+  // Of a higher priority than the flood, so that all slots are for them. Beside a flood that takes
+  // turns with them, no more of each run than its limit allows, even if it has none.
   const limited: Accepted[] = []
-  for (let i = 0; i < LIMITED_KEYS; i++) {
-    const key = `${LIMIT.prefix} ${i}`
-    const { concurrency } = LIMIT
-    const path = `/endpoints/work/keys/${encodeURIComponent(`${key} of ${name}`)}`
-    await insist(fixture, path, ['PUT', { concurrency }])
-    limited.push(...(await enqueue(key, LIMITED)))
+  for (const key of limitedKeys) {
+    limited.push(...(await enqueue(key, LIMITED, { priority: BUSY_PRIORITY })))
   }
+  const { length } = deliveries
   await begun(limited)
-  fixture.hit(AT_LIMIT, LIMITED_KEYS)
+  fixture.hit(AT_LIMIT, overtakenBy(limited, deliveries, length))
 }
+
+/** How many jobs of a lower priority began, from this delivery on, before the last of these did. */
+function overtakenBy(jobs: Accepted[], deliveries: Delivery[], from: number): number {
+  const ids = new Set(jobs.map(({ id }) => id))
+  const lastOf = Math.max(...jobs.map(({ id }) => deliveries.findIndex(isOf(id))))
+  return deliveries.slice(from, lastOf).filter(({ jobId }) => !ids.has(jobId)).length
+}
+
+const isOf =
+  (id: string) =>
+  ({ jobId }: Delivery) =>
+    jobId === id
 
 async function insist(
   { client }: Fixture,

@@ -27,8 +27,12 @@ export interface Posthorn {
   ask(method: string, path: string, body?: string): Promise<unknown>
   /** Creates an endpoint whose URL is the sink. */
   register(name: string, settings: object): Promise<void>
-  /** Enqueues jobs by POST /jobs/batch, 1,000 in a request. */
-  enqueue(count: number, endpoint?: string): Promise<void>
+  /**
+   * Enqueues jobs by POST /jobs/batch, 1,000 in a request.
+   *
+   * @param keyOf the fairness key of each; absent: they have none
+   */
+  enqueue(count: number, endpoint?: string, keyOf?: (index: number) => string): Promise<void>
   /** Resolves once no job of the endpoint is queued or running. */
   untilDone(endpoint?: string): Promise<void>
   /** CPU so far in microseconds: of the API, and of all workers together. */
@@ -89,7 +93,7 @@ export async function startPosthorn(settings: PosthornSettings): Promise<Posthor
     async register(name, endpoint) {
       await ask('PUT', `/endpoints/${name}`, JSON.stringify(endpoint))
     },
-    enqueue: (count, endpoint = ENDPOINT) => enqueue(ask, count, endpoint),
+    enqueue: (count, endpoint = ENDPOINT, keyOf) => enqueue(ask, count, endpoint, keyOf),
     async untilDone(endpoint = ENDPOINT) {
       for (;;) {
         const { counts } = (await ask('GET', `/endpoints/${endpoint}`)) as Counted
@@ -112,14 +116,22 @@ export async function startPosthorn(settings: PosthornSettings): Promise<Posthor
   }
 }
 
-async function enqueue(ask: Posthorn['ask'], count: number, endpoint: string): Promise<void> {
+async function enqueue(
+  ask: Posthorn['ask'],
+  count: number,
+  endpoint: string,
+  keyOf?: (index: number) => string,
+): Promise<void> {
   const job = JOB_BODY.replace(`"${ENDPOINT}"`, JSON.stringify(endpoint))
+  const jobOf = (index: number) =>
+    keyOf === undefined ? job : `{"fairnessKey":${JSON.stringify(keyOf(index))},${job.slice(1)}`
   let left = count
   async function postUntilDone(): Promise<void> {
     while (left > 0) {
       const size = Math.min(MAX_BATCH, left)
       left -= size
-      await ask('POST', '/jobs/batch', `{"jobs":[${Array(size).fill(job).join(',')}]}`)
+      const jobs = Array.from({ length: size }, (_, i) => jobOf(left + i))
+      await ask('POST', '/jobs/batch', `{"jobs":[${jobs.join(',')}]}`)
     }
   }
   await Promise.all(Array.from({ length: BATCH_REQUESTS }, postUntilDone))

@@ -5,7 +5,7 @@ import { addressOf } from './address.js'
 import { ask, queryOf } from './api.js'
 import { useLive } from './live.js'
 import { Empty, Foreign, Waiting } from './parts.js'
-import { figure } from './words.js'
+import { figure, utc } from './words.js'
 
 const EVERY_MS = 3_000
 const PAGE = 50
@@ -102,7 +102,13 @@ function KeyTable({ keys, isByWait }) {
             const tone = row[one] === 0 ? 'faint' : ''
             return html`<td class="num ${tone}" data-label=${one}>${figure(row[one], row.more)}</td>`
           })}
-          <td data-label="settings">${settingsText(row)}</td>
+          <td data-label="settings">
+            ${settingsText(row)}
+            ${
+              row.restingUntil !== null &&
+              html`<div>resting until ${utc(row.restingUntil).slice(11)}</div>`
+            }
+          </td>
         </tr>`,
       )}
     </tbody>

@@ -35,7 +35,7 @@ const OUTCOME_ADVICE: Record<Outcome, OutcomeAdvice> = {
   },
   throttled: {
     cause:
-      '429; 503 with `Retry-After`; or a status that `statuses` makes `throttle`. The endpoint is throttled too.',
+      '429; 503 with `Retry-After`; or a status that `statuses` makes `throttle`. The endpoint is throttled too, or only [the fairness key of the job](fairness.md#a-customer-whose-own-quota-is-used-up).',
     advice: 'If it happens often, lower `rateLimit` or `concurrency` of the endpoint.',
   },
   connect_error: {

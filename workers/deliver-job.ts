@@ -58,6 +58,7 @@ const UNREADABLE_HEADERS: AttemptEnd = {
   resultTruncated: false,
   retryAfterMs: 60_000,
   isGone: false,
+  throttlesKey: false,
   isSent: false,
   isResent: false,
   durationMs: 0,
@@ -96,7 +97,7 @@ export async function deliverJob(
       return
     }
     if (fault !== null) end = asInterrupted(end)
-    await parts.health.add(endpoint, end, job.claimedAt, parts.clock.now())
+    await parts.health.add(endpoint, job, end, parts.clock.now())
     // An attempt whose lease was lost is ended and counted by another process.
     const isOurs = end.outcome !== 'lost' && (await settleEnd(parts, job, endpoint, end))
     if (!isOurs) end = await asStale(parts, job, end)

@@ -321,9 +321,11 @@ function rateLimitText(rateLimit: Endpoint['rateLimit']): string {
 }
 
 /** Only what differs from a key without settings and limits. */
-function keySettingsText({ weight, concurrency, rateLimit, paused }: FairnessKey): string {
+function keySettingsText(key: FairnessKey): string {
+  const { weight, concurrency, rateLimit, paused, restingUntil } = key
   return [
     ...(paused ? ['paused'] : []),
+    ...(restingUntil === null ? [] : [`resting until ${restingUntil}`]),
     ...(weight === 1 ? [] : [`weight ${weight}`]),
     ...(concurrency === null ? [] : [`concurrency ${concurrency}`]),
     ...(rateLimit === null ? [] : [rateLimitText(rateLimit)]),
@@ -331,12 +333,13 @@ function keySettingsText({ weight, concurrency, rateLimit, paused }: FairnessKey
 }
 
 function keyRows(stored: StoredFairnessKey): [string, string | number | null][] {
-  const { key: text, weight, concurrency, rateLimit, paused } = stored
+  const { key: text, weight, concurrency, rateLimit, paused, restingUntil } = stored
   return [
     ['key', text],
     ['weight', weight],
     ['concurrency', concurrency === undefined ? 'default' : (concurrency ?? 'no limit')],
     ['rate limit', rateLimit === undefined ? 'default' : rateLimitText(rateLimit)],
     ['paused', paused ? 'yes' : 'no'],
+    ['resting until', restingUntil],
   ]
 }

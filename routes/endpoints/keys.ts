@@ -2,11 +2,7 @@
 import type { FastifyInstance, FastifyReply } from 'fastify'
 import { z } from 'zod'
 import { createBatchSize } from '../../src/batch-size.ts'
-import {
-  type KeyRecord,
-  MAX_KEYS_WITH_SETTINGS,
-  type PutKeyResult,
-} from '../../src/endpoint/key-limits.ts'
+import { MAX_KEYS_WITH_SETTINGS, type PutKeyResult } from '../../src/endpoint/key-limits.ts'
 import { AppError } from '../../src/errors.ts'
 import type { IfVersion } from '../../src/store/precondition.ts'
 import type { KeyWait } from '../../src/store/stats.ts'
@@ -92,10 +88,11 @@ function registerList(app: FastifyInstance, store: Store): void {
         name,
         page.items.map(({ key }) => key),
       )
-      const settingsOf = new Map(records.map(({ key, settings }) => [key, settings]))
+      const recordOf = new Map(records.map((record) => [record.key, record]))
+      const now = store.clock.now()
       return {
         items: page.items.map((stats) =>
-          listedFairnessKeyView(stats, settingsOf.get(stats.key) ?? null, endpoint.perKey),
+          listedFairnessKeyView(stats, recordOf.get(stats.key) ?? null, endpoint.perKey, now),
         ),
         nextCursor: page.next === null ? null : writeCursor(page.next),
         ...('partial' in page && page.partial ? { partial: true } : {}),
@@ -138,7 +135,7 @@ function registerPut(app: FastifyInstance, store: Store): void {
       const result = await store.putFairnessKey({ endpoint: name, key }, settings, ifVersion)
       const { kind, record } = storedOrThrow(name, result, ifVersion)
       reply.code(kind === 'created' ? 201 : 200)
-      return sendKey(reply, key, record)
+      return sendKey(reply, fairnessKeyView(key, record, store.clock.now()))
     },
   )
 }
@@ -179,7 +176,7 @@ function registerGet(app: FastifyInstance, store: Store): void {
       const { name, key } = request.params
       if ((await store.endpointsNamed([name])).length === 0) throw endpointNotFound(name)
       const [record = null] = await store.fairnessKeysNamed(name, [key])
-      return sendKey(reply, key, record)
+      return sendKey(reply, fairnessKeyView(key, record, store.clock.now()))
     },
   )
 }
@@ -211,8 +208,7 @@ function registerDelete(app: FastifyInstance, store: Store): void {
   )
 }
 
-function sendKey(reply: FastifyReply, key: string, record: KeyRecord | null) {
-  const view = fairnessKeyView(key, record)
+function sendKey(reply: FastifyReply, view: ReturnType<typeof fairnessKeyView>) {
   reply.header('etag', etagOf(view.version))
   return view
 }

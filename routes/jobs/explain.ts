@@ -4,6 +4,7 @@ import { z } from 'zod'
 import { type Endpoint, endpointState, isTripped } from '../../src/endpoint/endpoint.ts'
 import { slotsAfterRest } from '../../src/endpoint/health.ts'
 import { keyRoom, limitsOfKey } from '../../src/endpoint/key-limits.ts'
+import { keyRestsUntil, keySlotsAfterRest } from '../../src/endpoint/key-rest.ts'
 import { formatDuration } from '../../src/job/duration.ts'
 import { isFinal, JOB_STATES, type JobSummary } from '../../src/job/job.ts'
 import type { PlaceInLine } from '../../src/store/stats.ts'
@@ -20,6 +21,7 @@ export const EXPLAIN_REASONS = [
   'endpoint_disabled',
   'endpoint_resting',
   'key_paused',
+  'key_resting',
   'key_concurrency_full',
   'key_rate_limited',
   'concurrency_full',
@@ -230,11 +232,22 @@ async function whyKeyLimited(
   if (key === null) return null
   const state = await store.fairnessKeyState({ endpoint: name, key })
   const { concurrency } = limitsOfKey(perKey, state.settings)
-  const room = keyRoom(perKey, state, () => state.running, now)
+  const counts = { running: () => state.running, sendingSince: () => state.sending }
+  const room = keyRoom(perKey, state, counts, now)
   if (room.canTake(cost)) return null
   if (state.settings?.paused === true) {
     const detail = `key "${key}" of endpoint "${name}" is paused`
     return because('key_paused', detail)
+  }
+  const restsUntil = keyRestsUntil(state.rest, now)
+  if (restsUntil !== null) {
+    const detail = `key "${key}" of endpoint "${name}" is resting until ${instantText(restsUntil)} because the endpoint asked for fewer requests of it`
+    return because('key_resting', detail, restsUntil)
+  }
+  const back = keySlotsAfterRest(state.rest, now)
+  if (back !== null && state.sending >= back.slots) {
+    const detail = `key "${key}" of endpoint "${name}" is recovering: at most ${back.slots} attempts at a time until more of them succeed`
+    return because('key_resting', detail)
   }
   if (concurrency !== null && state.running >= concurrency) {
     const detail = `${state.running} jobs of key "${key}" are running, and its limit is ${concurrency}; a job of a dead worker counts until its lease expires`

@@ -40,11 +40,11 @@ export function webhooksSection(): Json {
           ),
           429: {
             description: 'throttled: retried later, uses no attempt',
-            headers: responseHeaders('retry-after'),
+            headers: responseHeaders('retry-after', 'posthorn-throttle-scope'),
           },
           503: {
             description: 'with `Retry-After` as 429, without it retried',
-            headers: responseHeaders('retry-after', 'posthorn-no-retry'),
+            headers: responseHeaders('retry-after', 'posthorn-no-retry', 'posthorn-throttle-scope'),
           },
           default: {
             description: 'retried, as `retry` of the endpoint says',
@@ -85,6 +85,8 @@ export function webhooksSection(): Json {
 const RESPONSE_HEADERS = {
   'retry-after': 'seconds or a date: no attempt before it; at most 24 h are respected',
   'posthorn-no-retry': '`true`: the job is dead, whatever the status',
+  'posthorn-throttle-scope':
+    '`key`: the fairness key of the job alone is throttled, and not the endpoint',
 } as const
 
 function responseHeaders(...names: (keyof typeof RESPONSE_HEADERS)[]): Json {

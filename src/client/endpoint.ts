@@ -94,6 +94,8 @@ export interface FairnessKey {
   concurrency: number | null
   rateLimit: RateLimit | null
   paused: boolean
+  /** When the rest ends that a throttled response began for this key alone. */
+  restingUntil: string | null
 }
 
 /** A limit that is absent is that of `perKey` of the endpoint; null: no limit. */
@@ -111,6 +113,8 @@ export interface StoredFairnessKey {
   concurrency?: number | null
   rateLimit?: RateLimit | null
   paused: boolean
+  /** When the rest ends that a throttled response began for this key alone. */
+  restingUntil: string | null
   /** null: the key has no settings of its own. */
   updatedAt: string | null
   /** 0: the key has no settings of its own. */

@@ -269,6 +269,7 @@ export type ExplainReason =
   | 'endpoint_disabled'
   | 'endpoint_resting'
   | 'key_paused'
+  | 'key_resting'
   | 'key_concurrency_full'
   | 'key_rate_limited'
   | 'concurrency_full'

@@ -167,11 +167,13 @@ export const LISTED_ENDPOINT = record({
 export const FAIRNESS_KEY = record({
   ...{ key: text, queued: number, due: number, running: number, more: ifGiven(flag) },
   ...{ weight: number, concurrency: orNull(number), rateLimit: orNull(rateLimit), paused: flag },
+  restingUntil: orNull(word),
 })
 
 export const STORED_FAIRNESS_KEY = record({
   ...{ key: text, weight: number, concurrency: ifGiven(orNull(number)), paused: flag },
-  ...{ rateLimit: ifGiven(orNull(rateLimit)), updatedAt: orNull(word), version: number },
+  ...{ rateLimit: ifGiven(orNull(rateLimit)), restingUntil: orNull(word) },
+  ...{ updatedAt: orNull(word), version: number },
 })
 
 export const ROTATED_ENDPOINT = record({ ...ENDPOINT.fields, secret: word })

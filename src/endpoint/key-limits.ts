@@ -1,8 +1,10 @@
 // The limits of fairness keys, and the settings of single keys: how many jobs of a key may start
-// now. No I/O.
+// now, also while it rests and recovers (key-rest.ts). No I/O.
 import { DEFAULT_COST } from '../job/job.ts'
 import { AHEAD_TOLERANCE_MS } from '../job/set-back.ts'
+import type { AttemptCounts } from './admission.ts'
 import type { RateLimit } from './endpoint.ts'
+import { type KeyRest, keyRestsUntil, keySlotsAfterRest, restInForce } from './key-rest.ts'
 import { freeAt, fullAfterTaking, hasTokens, tokensAt, wholeTokens } from './rate-bucket.ts'
 
 export const MAX_WEIGHT = 100
@@ -33,12 +35,13 @@ export interface KeySettings {
   paused: boolean
 }
 
-/** The stored settings of a key. */
-export interface KeyRecord {
+/** What is stored of a key that has settings or a rest. */
+export interface KeyRecord extends Pick<KeyState, 'settings' | 'rest'> {
   key: string
-  settings: KeySettings
+  /** 0: it has no settings. */
   version: number
-  updatedAt: number
+  /** null: it has no settings. */
+  updatedAt: number | null
 }
 
 export type PutKeyResult =
@@ -67,9 +70,18 @@ export interface KeyState {
   settings: KeySettings | null
   /** null: it is full. */
   bucket: KeyBucket | null
+  /** null: it does not rest, and need not recover from a rest. */
+  rest: KeyRest | null
 }
 
-export const NEW_KEY: KeyState = { settings: null, bucket: null }
+/** A key as a claim would find it. */
+export interface CountedKey extends KeyState {
+  running: number
+  /** Jobs that count for the recovery of the key from its rest; 0: it need not recover. */
+  sending: number
+}
+
+export const NEW_KEY: KeyState = { settings: null, bucket: null, rest: null }
 
 export function weightOf({ settings }: Pick<KeyState, 'settings'>): number {
   return settings?.weight ?? DEFAULT_WEIGHT
@@ -82,8 +94,8 @@ export interface KeyRoom {
   canTake(cost: number): boolean
   take(cost: number): void
   /**
-   * When a job of this cost may start; null: when a job of the key has ended, or its settings have
-   * changed.
+   * When a job of this cost may start, at the latest; null: when a job of the key has ended, or its
+   * settings have changed.
    */
   freeAt(cost?: number): number | null
   /**
@@ -94,23 +106,36 @@ export interface KeyRoom {
   bucketAfter(cost: number, at: number): KeyBucket | null
   /** Of all jobs that were taken. */
   takenCost(): number
+  /** The key rests or recovers: the success of its jobs is reported. */
+  isRecovering: boolean
 }
 
 /**
  * @param perKey the limits of each key of the endpoint
- * @param running counts the running jobs of the key, up to a limit
+ * @param counts of the jobs of the key
  */
 export function keyRoom(
   perKey: KeyLimits | null,
-  { settings, bucket }: KeyState,
-  running: (limit: number) => number,
+  { settings, bucket, rest: stored }: KeyState,
+  counts: AttemptCounts,
   now: number,
 ): KeyRoom {
   const { concurrency, rateLimit } = limitsOfKey(perKey, settings)
   const isPaused = settings?.paused === true
+  const rest = restInForce(stored, now)
+  const restsUntil = keyRestsUntil(rest, now)
   let slots = Number.POSITIVE_INFINITY
-  if (isPaused) slots = 0
-  else if (concurrency !== null) slots = Math.max(0, concurrency - running(concurrency))
+  if (isPaused || restsUntil !== null) slots = 0
+  else {
+    const back = keySlotsAfterRest(rest, now)
+    if (concurrency !== null) slots = concurrency - counts.running(concurrency)
+    if (back !== null) {
+      slots = Math.min(slots, back.slots - counts.sendingSince(back.since, back.slots))
+    }
+    slots = Math.max(0, slots)
+  }
+  /** When a key without slots has some, if no job of it ends before. */
+  const slotsAt = isPaused ? null : (restsUntil ?? rest?.ramp?.endsAt ?? null)
   const fullAtBefore = rateLimit === null ? null : fullAtUnder(rateLimit, bucket, now)
   let fullAt = fullAtBefore
   let takenCost = 0
@@ -124,11 +149,14 @@ export function keyRoom(
       takenCost += cost
       if (rateLimit !== null) fullAt = fullAfterTaking(rateLimit, fullAt, now, cost)
     },
-    freeAt: (cost = DEFAULT_COST) =>
-      slots <= 0 || rateLimit === null ? null : freeAt(rateLimit, fullAt, now, cost),
+    freeAt(cost = DEFAULT_COST) {
+      if (slots <= 0) return slotsAt
+      return rateLimit === null ? null : freeAt(rateLimit, fullAt, now, cost)
+    },
     bucketAfter: (cost, at) =>
       rateLimit === null || cost === 0 ? null : taken(rateLimit, fullAtBefore, at, cost),
     takenCost: () => takenCost,
+    isRecovering: rest !== null,
   }
 }
 

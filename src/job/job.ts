@@ -255,6 +255,9 @@ export interface ClaimedJob extends Lease {
   scheduleName: string | null
   trace: TraceContext | null
   hops: number
+  fairnessKey: string | null
+  /** Its fairness key has not recovered from a rest: the success of the attempt is reported. */
+  keyRecovers: boolean
   /** When the job was claimed, by the store's clock. */
   claimedAt: number
 }

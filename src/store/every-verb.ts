@@ -242,6 +242,21 @@ async function useKeySettings(store: Store, endpoint: string): Promise<void> {
   const stored = await store.fairnessKeysNamed(endpoint, ['a', 'b', 'c'])
   if (stored.length !== 2) throw new Error('fairnessKeysNamed: two keys have settings')
   await store.deleteFairnessKey({ endpoint, key: 'b' }, 2)
+  await useKeyRests(store, endpoint)
+}
+
+/** A key without settings that rests, and one that recovers. */
+async function useKeyRests(store: Store, endpoint: string): Promise<void> {
+  const key = { endpoint, key: 'c' }
+  const now = store.clock.now()
+  await store.reportKeyHealth([{ ...key, succeeded: [], throttle: { until: now + DAY_MS } }])
+  await enqueue(store, endpoint, 2, { fairnessKey: 'c' })
+  const claimed = await claim(store, endpoint, 20)
+  if (claimed.some(({ fairnessKey }) => fairnessKey === 'c')) throw new Error('claim: key c rests')
+  await store.reportKeyHealth([{ ...key, succeeded: [now + DAY_MS], throttle: null }])
+  await claim(store, endpoint, 20)
+  await store.fairnessKeyState(key)
+  await store.resumeEndpoint(endpoint)
 }
 
 async function useAsyncJobs(store: Store): Promise<void> {

@@ -8,13 +8,14 @@
 import type { Endpoint, EndpointSettings } from '../endpoint/endpoint.ts'
 import type { HealthReport } from '../endpoint/health.ts'
 import type {
+  CountedKey,
   DeleteKeyResult,
   FairnessKey,
   KeyRecord,
   KeySettings,
-  KeyState,
   PutKeyResult,
 } from '../endpoint/key-limits.ts'
+import type { KeyHealthReport } from '../endpoint/key-rest.ts'
 import type { EndpointRefusal, RequestRefusal } from '../job/acceptance.ts'
 import type { RetryOptions } from '../job/dependencies.ts'
 import type { EditRefusal, JobChange } from '../job/edit.ts'
@@ -128,7 +129,7 @@ export interface Store {
    * has another version than `ifVersion`; absent or null: any version.
    */
   pauseEndpoint(name: string, ifVersion?: number | null): Promise<Endpoint | OtherVersion | null>
-  /** Ends a pause, disabling and a rest, and resets the count of the circuit breaker. */
+  /** Ends a pause, disabling, its rest and those of its keys, and resets the circuit breaker. */
   resumeEndpoint(name: string, ifVersion?: number | null): Promise<Endpoint | OtherVersion | null>
   /**
    * The earlier secrets stay valid for `overlapMs`. `fullUntil`: the endpoint has MAX_SECRETS valid
@@ -140,11 +141,10 @@ export interface Store {
     overlapMs: number,
     ifVersion?: number | null,
   ): Promise<Endpoint | OtherVersion | { fullUntil: number } | null>
-  /**
-   * Stores what attempts show about the health of their endpoints; at most one report for each
-   * name.
-   */
+  /** Stores what attempts show of the health of their endpoints; at most one report for each. */
   reportHealth(reports: HealthReport[]): Promise<void>
+  /** The same of fairness keys. */
+  reportKeyHealth(reports: KeyHealthReport[]): Promise<void>
   /** The stored endpoints with these names, in no order. */
   endpointsNamed(names: string[]): Promise<Endpoint[]>
   /** In order of name, beginning after `after`. */
@@ -165,12 +165,12 @@ export interface Store {
 
   // Settings of fairness keys.
 
-  /** Replaces all settings of the key if `ifVersion` is met. */
+  /** Replaces all settings of the key if `ifVersion` is met. Ends its rest unless it is paused. */
   putFairnessKey(key: FairnessKey, to: KeySettings, ifVersion: IfVersion): Promise<PutKeyResult>
-  /** Of those of these keys that have settings, in no order. */
+  /** Of those of these keys that have settings or a rest, in no order. */
   fairnessKeysNamed(endpoint: string, keys: string[]): Promise<KeyRecord[]>
   /** What a claim would find of the key. */
-  fairnessKeyState(key: FairnessKey): Promise<KeyState & { running: number }>
+  fairnessKeyState(key: FairnessKey): Promise<CountedKey>
   deleteFairnessKey(key: FairnessKey, ifVersion: number | null): Promise<DeleteKeyResult>
 
   // Schedules.

@@ -12,6 +12,8 @@ export interface ResponseMeaning {
   message: string
   /** The status is 410: the endpoint accepts no more requests. */
   isGone: boolean
+  /** Throttled: the fairness key of the job alone rests, if it has one. */
+  throttlesKey: boolean
 }
 
 export interface ErrorMeaning {
@@ -70,9 +72,9 @@ export function outcomeOfResponse(
   statuses: StatusChoices = {},
 ): ResponseMeaning {
   const message = `the endpoint responded with ${status}${redirectOf(status, headers)}`
-  const plain = { retryAfterMs: null, message, isGone: false }
+  const plain = { retryAfterMs: null, message, isGone: false, throttlesKey: false }
   if (status >= 200 && status < 300) return { ...plain, outcome: 'succeeded' }
-  if (status >= 300 && first(headers['posthorn-no-retry'])?.trim().toLowerCase() === 'true') {
+  if (status >= 300 && word(headers['posthorn-no-retry']) === 'true') {
     return { ...plain, outcome: 'rejected', message: `${message} with posthorn-no-retry` }
   }
   const choice = statuses[status]
@@ -86,7 +88,9 @@ export function outcomeOfResponse(
   const retryAfter = first(headers['retry-after'])
   const retryAfterMs = retryAfter === undefined ? null : retryAfterIn(retryAfter, now)
   const isThrottled = choice === undefined ? throttles(status, retryAfter) : choice === 'throttle'
-  return { ...plain, outcome: isThrottled ? 'throttled' : 'http_error', retryAfterMs }
+  if (!isThrottled) return { ...plain, outcome: 'http_error', retryAfterMs }
+  const throttlesKey = word(headers['posthorn-throttle-scope']) === 'key'
+  return { ...plain, outcome: 'throttled', retryAfterMs, throttlesKey }
 }
 
 /** Names the target of a redirect, which is often the URL that should be registered. */
@@ -252,6 +256,10 @@ function shortened(text: string): string {
 
 function first(value: string | string[] | undefined): string | undefined {
   return Array.isArray(value) ? value[0] : value
+}
+
+function word(value: string | string[] | undefined): string | undefined {
+  return first(value)?.trim().toLowerCase()
 }
 
 function isOneOf(statuses: readonly number[], status: number): boolean {

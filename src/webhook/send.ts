@@ -50,6 +50,8 @@ export interface AttemptEnd {
   retryAfterMs: number | null
   /** The endpoint accepts no more requests (410). */
   isGone: boolean
+  /** Throttled: the fairness key of the job alone rests, if it has one. */
+  throttlesKey: boolean
   /** false: no byte of the request was sent. */
   isSent: boolean
   /** A reused connection closed without a response, and the request was sent again on a new one. */
@@ -382,6 +384,7 @@ class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
       responseBody: null,
       retryAfterMs: null,
       isGone: false,
+      throttlesKey: false,
       ...NO_RESULT,
     }
     this.#end({ outcome, errorCode, message, ...nothing }, false)

@@ -8,6 +8,7 @@ import {
   limitsOfKey,
   MAX_WEIGHT,
 } from '../endpoint/key-limits.ts'
+import { keyRestsUntil } from '../endpoint/key-rest.ts'
 import type { KeyStats } from '../store/stats.ts'
 import { keyLimits, rateLimitFrom, rateLimitResponse, rateLimitView } from './endpoints.ts'
 import { instantText, responseInstant } from './fields.ts'
@@ -56,9 +57,14 @@ const keySettingsResponse = z.object({
   paused: z.boolean(),
 })
 
+const restingUntil = responseInstant.meta({
+  description: 'when the rest ends that a throttled response began for this key alone',
+})
+
 export const fairnessKeyResponse = z.object({
   key: z.string().meta({ description: 'the fairness key' }),
   ...keySettingsResponse.shape,
+  restingUntil,
   updatedAt: responseInstant.meta({ description: 'null: the key has no settings of its own' }),
   version: z.int().meta({ description: '0: the key has no settings of its own' }),
 })
@@ -75,6 +81,7 @@ export const fairnessKeyListResponse = z.object({
       concurrency: z.int().nullable().meta({ description: 'its own limit, or that of perKey' }),
       rateLimit: rateLimitResponse.meta({ description: 'its own limit, or that of perKey' }),
       paused: z.boolean(),
+      restingUntil,
     }),
   ),
   nextCursor: z.string().nullable(),
@@ -84,18 +91,24 @@ export const fairnessKeyListResponse = z.object({
 })
 
 /**
- * @param settings null: the key has no settings of its own
+ * @param record null: the key has no settings of its own, and does not rest
  * @param perKey the limits of each key of the endpoint
  */
 export function listedFairnessKeyView(
   { more, ...counts }: KeyStats,
-  settings: KeySettings | null,
+  record: KeyRecord | null,
   perKey: KeyLimits | null,
+  now: number,
 ) {
+  const { settings = null, rest = null } = record ?? {}
   const { concurrency, rateLimit } = limitsOfKey(perKey, settings)
   const { weight = DEFAULT_WEIGHT, paused = false } = settings ?? {}
-  const limits = { weight, concurrency, rateLimit: rateLimitView(rateLimit), paused }
-  return { ...counts, ...(more ? { more: true as const } : {}), ...limits }
+  return {
+    ...counts,
+    ...(more ? { more: true as const } : {}),
+    ...{ weight, concurrency, rateLimit: rateLimitView(rateLimit), paused },
+    restingUntil: instantText(keyRestsUntil(rest, now)),
+  }
 }
 
 /** @param settings null: the key has no settings of its own */
@@ -108,8 +121,12 @@ function keySettingsView(settings: KeySettings | null) {
   }
 }
 
-/** @param record null: the key has no settings of its own */
-export function fairnessKeyView(key: string, record: KeyRecord | null) {
-  const { settings = null, updatedAt = null, version = 0 } = record ?? {}
-  return { key, ...keySettingsView(settings), updatedAt: instantText(updatedAt), version }
+/** @param record null: the key has no settings of its own, and does not rest */
+export function fairnessKeyView(key: string, record: KeyRecord | null, now: number) {
+  const { settings = null, updatedAt = null, version = 0, rest = null } = record ?? {}
+  const restingUntil = instantText(keyRestsUntil(rest, now))
+  return {
+    ...{ key, ...keySettingsView(settings), restingUntil },
+    ...{ updatedAt: instantText(updatedAt), version },
+  }
 }

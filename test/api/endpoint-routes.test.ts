@@ -196,7 +196,8 @@ describe.each(SQLITE_UNLESS_LONG)('on %s', CONCURRENT, (engine) => {
     const { items } = await fixture.get(path)
     expect(items.map(({ key }: Body) => key)).toEqual(['a/b', 'tenant-7', wide])
     const settings = { weight: 1, concurrency: null, rateLimit: null, paused: false }
-    expect(items[0]).toEqual({ key: 'a/b', queued: 1, due: 0, running: 1, ...settings })
+    const shown = { ...settings, restingUntil: null }
+    expect(items[0]).toEqual({ key: 'a/b', queued: 1, due: 0, running: 1, ...shown })
     const first = await fixture.get(`${path}?limit=1`)
     expect(first).toEqual({ items: [items[0]], nextCursor: expect.any(String) })
     const next = await fixture.get(`${path}?limit=2&cursor=${first.nextCursor}`)
@@ -230,7 +231,8 @@ describe.each(SQLITE_UNLESS_LONG)('on %s', CONCURRENT, (engine) => {
     const perKey = { concurrency: 4, rateLimit: null }
     const endpoint = await fixture.pulledEndpoint({ perKey })
     const path = `/endpoints/${endpoint.name}/keys/${encodeURIComponent('a/b')}`
-    const none = { key: 'a/b', weight: 1, paused: false, updatedAt: null, version: 0 }
+    const defaults = { weight: 1, paused: false, restingUntil: null }
+    const none = { key: 'a/b', ...defaults, updatedAt: null, version: 0 }
     const read = await request('GET', path)
     expect(read).toMatchObject({ status: 200, body: none })
     expect(read.headers.get('etag')).toBe('"0"')

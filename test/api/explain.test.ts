@@ -87,6 +87,34 @@ describe.each(SQLITE_UNLESS_LONG)('on %s', CONCURRENT, (engine) => {
     await fixture.job(id, 'succeeded')
   })
 
+  it('key_resting: until the rest of the key is over', async () => {
+    const held = heldReplies()
+    let isThrottled = true
+    const headers = { 'retry-after': '60', 'posthorn-throttle-scope': 'key' }
+    const endpoint = await fixture.endpoint(() =>
+      isThrottled ? { status: 429, headers } : held.script(),
+    )
+    await endpoint.enqueue({ fairnessKey: 'a' })
+    const path = `/endpoints/${endpoint.name}/keys/a`
+    const restingUntil = async () => (await request('GET', path)).body.restingUntil
+    await soon(async () => expect(await restingUntil()).not.toBeNull())
+    await changeIsKnown()
+    const id = await endpoint.enqueue({ fairnessKey: 'a' })
+    const { reason, detail, expectedAt } = await explain(id)
+    expect(reason).toBe('key_resting')
+    expect(expectedAt).toBe(await restingUntil())
+    expect(detail).toContain(
+      `key "a" of endpoint "${endpoint.name}" is resting until ${expectedAt}`,
+    )
+    expect(at(expectedAt) - Date.now()).toBeGreaterThan(50_000)
+    isThrottled = false
+    await request('PUT', path, {})
+    expect(await restingUntil()).toBeNull()
+    await fixture.job(id, 'running')
+    held.release(200)
+    await fixture.job(id, 'succeeded')
+  })
+
   it('key_concurrency_full: while as many jobs of the key run as may', async () => {
     const held = heldReplies()
     const perKey = { concurrency: 1 }

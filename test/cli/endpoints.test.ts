@@ -2,6 +2,7 @@
 // they ask for.
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { type Deployment, deploy } from '../support/deployment.ts'
+import { restKey } from '../support/key-rest.ts'
 import { openShell, type Shell } from './command-line.ts'
 
 const DEADLINE = { timeout: 60_000 }
@@ -217,6 +218,12 @@ describe('keys', () => {
     await posthorn.request('POST', '/jobs', { endpoint: 'limited', payload: 1, fairnessKey: 'a/b' })
     const listed = await endpoints('keys', 'limited')
     expect(listed.stdout).toContain('weight 5, concurrency 3, 2 per 1s')
+    const until = await restKey(posthorn, { endpoint: 'limited', key: 'a/b' })
+    expect((await endpoints('keys', 'limited')).stdout).toContain(
+      `resting until ${until}, weight 5`,
+    )
+    expect((await key()).stdout).toContain(`resting until  ${until}`)
+    expect((await key('--resume')).stdout).not.toContain('resting')
     expect((await key('--pause', '--resume')).code).toBe(2)
     expect((await key('--reset', '--json')).stdout).toContain('"version": 0')
     expect(await read(path)).toMatchObject({ weight: 1, version: 0 })

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest'
+import { restKey } from '../support/key-rest.ts'
 import { CHROMIUM, expected, useFixture } from './fixture.ts'
 
 const fixture = useFixture()
@@ -115,6 +116,8 @@ describe.skipIf(CHROMIUM === null)('the page of an endpoint', () => {
     const settings = { weight: 5, concurrency: 2, paused: true, rateLimit: { count: 3, per: '1m' } }
     await request('PUT', '/endpoints/fair/keys/tenant%2007', settings)
     await row.getByText('paused, weight 5, at most 2 at a time, 3 per 1m').waitFor()
+    const until = await restKey(posthorn, { endpoint: 'fair', key: 'tenant 07' })
+    await row.getByText(`resting until ${until.slice(11, 19)} UTC`).waitFor()
     await page.getByRole('row', { name: /<b>tenant<\/b>/ }).waitFor()
     expect(await page.getByRole('row').count()).toBe(51)
 

@@ -1,18 +1,18 @@
 // The room of one fairness key within its limits.
 import { describe, expect, test } from 'vitest'
-import { keyRoom } from '../../src/endpoint/key-limits.ts'
+import { keyRoom, NEW_KEY } from '../../src/endpoint/key-limits.ts'
 
 const NOW = 1_760_000_000_000
 const HOUR_MS = 3_600_000
 const HOURLY = { count: 10, perMs: HOUR_MS }
-const none = () => 0
+const none = { running: () => 0, sendingSince: () => 0 }
 
 function roomOf(
   rateLimit: typeof HOURLY,
   bucket: { at: number; tokens: number } | null,
   now = NOW,
 ) {
-  const state = { settings: null, bucket: bucket && { ...bucket, fullAt: NOW + HOUR_MS } }
+  const state = { ...NEW_KEY, bucket: bucket && { ...bucket, fullAt: NOW + HOUR_MS } }
   return keyRoom({ concurrency: null, rateLimit }, state, none, now)
 }
 

@@ -10,8 +10,10 @@ import { OLDEST_LOOKED_AT } from '../../src/store/mongo/stats.ts'
 import { storeOn } from '../../src/store/mongo/store.ts'
 import { MAX_COUNT, type Store } from '../../src/store/store.ts'
 import { WORKER_KEPT_MS } from '../../src/store/worker-liveness.ts'
-import { addEndpoint, enqueueMany } from '../contract/fixtures.ts'
+import { addEndpoint, claimFrom, enqueueMany } from '../contract/fixtures.ts'
 import { databaseUrl } from '../support/mongo.ts'
+
+const HOUR_MS = 3_600_000
 
 let db: Db
 let store: Store
@@ -55,6 +57,35 @@ test('old statistics and workers are removed by MongoDB itself', async () => {
     key: { seenAt: 1 },
     expireAfterSeconds: WORKER_KEPT_MS / 1_000,
   })
+})
+
+test('MongoDB removes a key without settings when its bucket is full and its rest is over', async () => {
+  expect(await indexOf(COLLECTIONS.fairnessKeys, 'unneeded')).toMatchObject({
+    ...{ key: { expiresAt: 1 }, expireAfterSeconds: 0 },
+  })
+  const rateLimit = { count: 1, perMs: 2 * HOUR_MS }
+  const endpoint = await addEndpoint(store, { perKey: { concurrency: null, rateLimit } })
+  const key = { endpoint, key: 'a' }
+  const begin = store.clock.now()
+  const stored = () => db.collection(COLLECTIONS.fairnessKeys).findOne({})
+  /** Epoch milliseconds; null: it stays. */
+  const expiresAt = async () => (await stored())?.expiresAt?.getTime() ?? null
+
+  await store.reportKeyHealth([{ ...key, succeeded: [], throttle: { until: null } }])
+  expect(await expiresAt()).toBeGreaterThan(begin + HOUR_MS)
+  expect(await expiresAt()).toBeLessThan(begin + 2 * HOUR_MS)
+  await enqueueMany(store, endpoint, 1, { fairnessKey: 'a' })
+  await store.putFairnessKey(key, { weight: 2, paused: false }, null)
+  await claimFrom(store, endpoint, 1)
+  expect(await expiresAt()).toBeNull()
+  await store.deleteFairnessKey(key, null)
+  expect(await expiresAt()).toBeGreaterThan(begin + 2 * HOUR_MS)
+  const until = begin + 5 * HOUR_MS
+  await store.reportKeyHealth([{ ...key, succeeded: [], throttle: { until } }])
+  expect(await expiresAt()).toBeGreaterThan(until + HOUR_MS)
+  await store.resumeEndpoint(endpoint)
+  expect(await stored()).not.toHaveProperty('rest')
+  expect(await expiresAt()).toBeLessThan(begin + 3 * HOUR_MS)
 })
 
 test('an idle look for due schedules is one command, in the order of its index', async () => {

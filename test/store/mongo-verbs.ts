@@ -84,6 +84,7 @@ export async function useEveryVerb(store: Store, other: Store): Promise<void> {
   await useLargePayloads(store)
   await useFairnessKeys(store, fair, flood)
   await useKeyLimits(store)
+  await useKeyRests(store)
   await useWaitingVerbs(store)
   await useLateVerbs(store)
   await readAll(store, endpoint, first.jobId)
@@ -236,6 +237,21 @@ async function useKeyLimits(store: Store): Promise<void> {
   // No key waits for a round of the sweep, which comes at any time.
   const left = await store.listJobs({ endpoint, states: ['queued'], limit: 10 })
   await store.cancel(left.items.map(({ id }) => id))
+}
+
+/** A key that rests, and recovers. */
+async function useKeyRests(store: Store): Promise<void> {
+  const endpoint = await addEndpoint(store)
+  // The last resume then changes the key alone, and not the endpoint.
+  await store.resumeEndpoint(endpoint)
+  const key = { endpoint, key: 'a' }
+  const now = store.clock.now()
+  await store.reportKeyHealth([{ ...key, succeeded: [], throttle: { until: now + DAY_MS } }])
+  await store.reportKeyHealth([{ ...key, succeeded: [now + DAY_MS], throttle: null }])
+  await enqueueMany(store, endpoint, 1, { fairnessKey: 'a' })
+  await store.settle([success(store, await claimOne(store, endpoint))])
+  await store.fairnessKeyState(key)
+  await store.resumeEndpoint(endpoint)
 }
 
 /**

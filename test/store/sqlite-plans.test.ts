@@ -17,6 +17,8 @@ import * as finishEffects from '../../src/store/sqlite/finish-effects.ts'
 import * as jobRow from '../../src/store/sqlite/job-row.ts'
 import * as jobs from '../../src/store/sqlite/jobs.ts'
 import * as keyLimits from '../../src/store/sqlite/key-limits.ts'
+import * as keyRests from '../../src/store/sqlite/key-rests.ts'
+import * as keySettings from '../../src/store/sqlite/key-settings.ts'
 import * as leases from '../../src/store/sqlite/leases.ts'
 import * as settle from '../../src/store/sqlite/settle.ts'
 import * as stats from '../../src/store/sqlite/stats.ts'
@@ -26,8 +28,8 @@ import * as turns from '../../src/store/sqlite/turns.ts'
 
 const MODULES = [
   ...[admission, blockedJobs, claim, commands, deletedEndpoints, endpoints, enqueue],
-  ...[enqueueConflicts, fairnessKeys, finishEffects, jobRow, jobs, keyLimits, leases, settle],
-  ...[stats, sweep, turns],
+  ...[enqueueConflicts, fairnessKeys, finishEffects, jobRow, jobs, keyLimits, keyRests],
+  ...[keySettings, leases, settle, stats, sweep, turns],
 ]
 
 /** Statements that are constant texts. Those that a function makes are listed below. */
@@ -82,8 +84,14 @@ const EXPECTED_INDEX: [string, string, string][] = [
     keyLimits.RUNNING_OF_KEY,
     'COVERING INDEX jobs_of_key (endpoint=? AND fairness_key=? AND blocked=?',
   ],
-  ['full buckets', fairnessKeys.FULL_BUCKETS, 'fairness_keys_full (bucket_full_at<?)'],
-  ['keys with settings', keyLimits.COUNT_SETTINGS, 'PRIMARY KEY (endpoint=?)'],
+  [
+    'jobs of a key that are being sent',
+    keyLimits.SENDING_OF_KEY,
+    'jobs_of_key (endpoint=? AND fairness_key=? AND blocked=?',
+  ],
+  ['unneeded keys', fairnessKeys.UNNEEDED_KEYS, 'fairness_keys_unneeded (<expr><?)'],
+  ['keys with settings', keySettings.COUNT_SETTINGS, 'PRIMARY KEY (endpoint=?)'],
+  ['keys that rest', keyRests.DROP_RESTS, 'PRIMARY KEY (endpoint=?)'],
   ['next priority', claim.NEXT_PRIORITY, 'jobs_claimable (endpoint=? AND priority<?)'],
   ['settle', settle.SETTLE.succeed, 'sqlite_autoindex_jobs_1 (id=?)'],
   ['renew', leases.RENEW, 'sqlite_autoindex_jobs_1 (id=?)'],

@@ -13,7 +13,7 @@ import * as stats from '../../src/store/sqlite/stats.ts'
 import { openSqliteStore } from '../../src/store/sqlite/store.ts'
 import { MAX_COUNT, type Store } from '../../src/store/store.ts'
 import { WORKER_KEPT_MS } from '../../src/store/worker-liveness.ts'
-import { addEndpoint, enqueueMany, newJob } from '../contract/fixtures.ts'
+import { addEndpoint, claimFrom, enqueueMany, newJob, passed, sweep } from '../contract/fixtures.ts'
 
 const MODULES = { keyRotation, records, schedules, stats }
 const STATEMENTS = Object.values(MODULES).flatMap((module) =>
@@ -126,6 +126,29 @@ describe('records of the SQLite store', () => {
     expect(await store.statsOf([name])).toEqual([
       { ...exact, oldestDueAt: now - 7_000, more: true },
     ])
+  })
+
+  test('a key without settings is stored until its bucket is full and its rest is over', async () => {
+    const rateLimit = { count: 1, perMs: 100 }
+    const endpoint = await addEndpoint(store, { perKey: { concurrency: null, rateLimit } })
+    for (const key of ['a', 'b', 'c']) {
+      await enqueueMany(store, endpoint, 1, { fairnessKey: key })
+      await claimFrom(store, endpoint, 1)
+    }
+    const report = { endpoint, succeeded: [], throttle: { until: null } }
+    await store.reportKeyHealth(['a', 'b'].map((key) => ({ ...report, key })))
+    await store.putFairnessKey({ endpoint, key: 'b' }, { weight: 2, paused: true }, null)
+    const stored = () => db.prepare('select key from fairness_keys').all()
+    expect(stored()).toEqual([{ key: 'a' }, { key: 'b' }, { key: 'c' }])
+    await passed(store, store.clock.now() + rateLimit.perMs)
+    await sweep(store)
+    expect(stored()).toEqual([{ key: 'a' }, { key: 'b' }])
+    await store.resumeEndpoint(endpoint)
+    await sweep(store)
+    expect(stored()).toEqual([{ key: 'b' }])
+    await store.deleteFairnessKey({ endpoint, key: 'b' }, null)
+    await sweep(store)
+    expect(stored()).toEqual([])
   })
 
   test('at most 10,000 keys are compared by their wait', async () => {

@@ -79,6 +79,27 @@ describe('outcomeOfResponse', () => {
   })
 
   it.each([
+    [429, 'key', true],
+    [429, ' KEY ', true],
+    [503, 'key', true],
+    [429, 'endpoint', false],
+    [429, '', false],
+    [400, 'key', false],
+    [500, 'key', false],
+    [200, 'key', false],
+  ])('%i with posthorn-throttle-scope "%s": the key alone rests: %j', (status, scope, expected) => {
+    const headers = { ...AFTER_2, 'posthorn-throttle-scope': scope }
+    expect(outcomeOfResponse(status, headers, NOW).throttlesKey).toBe(expected)
+  })
+
+  it('throttles the key alone by a status that the endpoint says throttles, too', () => {
+    const headers = { 'posthorn-throttle-scope': 'key' }
+    const statuses = { 400: 'throttle', 429: 'retry' } as const
+    expect(outcomeOfResponse(400, headers, NOW, statuses).throttlesKey).toBe(true)
+    expect(outcomeOfResponse(429, headers, NOW, statuses).throttlesKey).toBe(false)
+  })
+
+  it.each([
     ['0', null],
     ['120', 120_000],
     [' 7 ', 7_000],

@@ -37,7 +37,7 @@ interface EligibleEndpoint {
   isKeyed: boolean
   /** Its keys may have limits. */
   hasKeyLimits: boolean
-  /** Its keys may have settings, and so other weights than 1. */
+  /** Its keys may have settings, and so other weights than 1, or rest. */
   hasKeySettings: boolean
 }
 

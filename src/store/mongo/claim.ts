@@ -10,7 +10,6 @@ import type { KeyRoom } from '../../endpoint/key-limits.ts'
 import { tokensOf } from '../../endpoint/rate-bucket.ts'
 import { type ClaimedJob, DEFAULT_COST } from '../../job/job.ts'
 import { ALARM } from '../../job/turns.ts'
-import type { SecretBox } from '../secret-box.ts'
 import type { Claim, Due, EndpointShare, Holder, LimitedEndpoint } from '../store.ts'
 import { StoreUnavailable } from '../store-errors.ts'
 import {
@@ -390,7 +389,7 @@ async function claimCandidates(call: ClaimCall, candidates: Candidate[]): Promis
     }
     const whole = await withBodies(context, documents, deadline)
     const byId = new Map(
-      whole.map((document) => [document._id, claimedJobOf(document, leaseId, context.box)]),
+      whole.map((document) => [document._id, claimedJobOf(call, document, leaseId)]),
     )
     for (const { _id: jobId, endpoint } of documents) {
       if (!byId.has(jobId)) context.settings.warn({ jobId, endpoint }, 'payload.missing')
@@ -463,15 +462,16 @@ async function writeClaim(
 }
 
 function claimedJobOf(
+  { context, keys }: ClaimCall,
   document: Whole<ClaimedDocument>,
   leaseId: string,
-  box: SecretBox,
 ): ClaimedJob {
+  const { endpoint, fairnessKey: key = null } = document
   return {
     jobId: document._id,
     fence: document.fence,
     leaseId,
-    endpoint: document.endpoint,
+    endpoint,
     payload: ownBytes(document.payload),
     attemptNumber: document.attemptCount,
     attemptsLeft: document.attemptsLeft,
@@ -483,10 +483,12 @@ function claimedJobOf(
     expiresAt: document.expiresAt?.getTime() ?? null,
     timeoutMs: document.timeoutMs,
     retry: document.retry,
-    headers: openHeaders(document.headers, document._id, box),
+    headers: openHeaders(document.headers, document._id, context.box),
     scheduleName: document.scheduleName ?? null,
     trace: document.trace ?? null,
     hops: document.hops,
+    fairnessKey: key,
+    keyRecovers: key !== null && keys.room({ endpoint, key })?.isRecovering === true,
     claimedAt: document.claimedAt.getTime(),
   }
 }

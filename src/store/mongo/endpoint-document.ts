@@ -34,7 +34,7 @@ export interface EndpointDocument extends Omit<EndpointSettings, 'name' | 'heade
    * part of its version.
    */
   lanes?: Record<number, Lane>
-  /** A fairness key of it has, or had, settings. */
+  /** A fairness key of it has, or had, settings or a rest. */
   hasKeySettings?: true
   /** The claim that holds its admission (admission.ts); null: none. */
   admissionHolder: string | null

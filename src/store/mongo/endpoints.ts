@@ -41,6 +41,7 @@ import { forgetKeys } from './fairness-keys.ts'
 import { guardOf } from './guards.ts'
 import { BY_ID, dateOrNull, QUEUED_STATES, randomId, type StoredState } from './job-document.ts'
 import { applyKeyLimits } from './key-limits.ts'
+import { endRests } from './key-rests.ts'
 import { schedulesIn } from './schedules.ts'
 
 /**
@@ -99,6 +100,7 @@ export async function putEndpoint(
     if (stored !== null && !isDeepStrictEqual(stored.perKey, settings.perKey)) {
       await applyKeyLimits(context, settings.name, deadline)
     }
+    if (stored !== null && settings.url === null) await endRests(context, settings.name)
     if (startsDeliveries(stored, settings)) await noteFreed(context, settings.name, deadline)
     const endpoint = shown(context, written)
     return { kind: stored === null ? 'created' : 'replaced', endpoint }
@@ -210,7 +212,7 @@ export function pauseEndpoint(
   return changeEndpoint(context, name, ifVersion, { paused: true }, { $not: ['$paused'] })
 }
 
-export function resumeEndpoint(
+export async function resumeEndpoint(
   context: MongoContext,
   name: string,
   ifVersion: number | null = null,
@@ -230,7 +232,9 @@ export function resumeEndpoint(
   const isStopped = {
     $or: ['$paused', { $ne: ['$disabledReason', null] }, { $ne: ['$restingUntil', null] }],
   }
-  return changeEndpoint(context, name, ifVersion, fields, isStopped)
+  const resumed = await changeEndpoint(context, name, ifVersion, fields, isStopped)
+  if (resumed !== null && 'name' in resumed) await endRests(context, name)
+  return resumed
 }
 
 export function rotateSecret(

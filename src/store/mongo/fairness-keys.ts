@@ -1,6 +1,6 @@
-// What is stored of single fairness keys: their settings, and the buckets of their rate limits. A
-// key without settings has an instant after which MongoDB deletes its document.
-import type { AnyBulkWriteOperation, Collection } from 'mongodb'
+// What is stored of single fairness keys: their settings, the buckets of their rate limits, and
+// their rests. A key without settings has an instant after which MongoDB deletes its document.
+import type { AnyBulkWriteOperation, Collection, Document } from 'mongodb'
 import {
   DEFAULT_WEIGHT,
   type FairnessKey,
@@ -10,6 +10,7 @@ import {
   NEW_KEY,
   weightOf,
 } from '../../endpoint/key-limits.ts'
+import type { KeyRest } from '../../endpoint/key-rest.ts'
 import { type Deadline, type MongoContext, NEWEST, run } from './connection.ts'
 
 /** The settings are written as JSON, so that an absent limit is not null. */
@@ -19,12 +20,28 @@ export interface FairnessKeyDocument {
   version?: number
   updatedAt?: Date
   bucket?: KeyBucket
+  rest?: StoredRest
   /** Only without settings. */
-  bucketExpiresAt?: Date
+  expiresAt?: Date
 }
 
+/** `healthId`: random at each write, and the guard of the next one. */
+export type StoredRest = KeyRest & { healthId: string }
+
 /** For claims of processes whose clock is behind. */
-const BUCKET_KEPT_MS = 60_000
+const KEPT_MS = 60_000
+
+/**
+ * The last stage of each update of a key: when MongoDB deletes it. Settings may have been written
+ * since the key was read.
+ */
+export function setExpiry(now: number): Document {
+  const neededUntil = { $max: ['$bucket.fullAt', '$rest.keptUntil', now] }
+  const expiresAt = { $add: [new Date(KEPT_MS), neededUntil] }
+  return {
+    $set: { expiresAt: { $cond: [{ $gt: ['$settings', null] }, '$$REMOVE', expiresAt] } },
+  }
+}
 
 export function fairnessKeysIn({ db, names }: MongoContext): Collection<FairnessKeyDocument> {
   return db.collection<FairnessKeyDocument>(names.fairnessKeys)
@@ -53,7 +70,7 @@ export async function findKeys(
       .find(
         { _id: { $in: ids } },
         {
-          projection: { settings: 1, bucket: 1 },
+          projection: { settings: 1, bucket: 1, rest: 1 },
           ...{ batchSize: ids.length + 1, ...NEWEST, ...limit },
         },
       )
@@ -67,7 +84,13 @@ export function settingsOf({ settings }: FairnessKeyDocument): KeySettings | nul
 }
 
 function stateOf(document: FairnessKeyDocument): KeyState {
-  return { settings: settingsOf(document), bucket: document.bucket ?? null }
+  return { settings: settingsOf(document), bucket: document.bucket ?? null, rest: restOf(document) }
+}
+
+export function restOf({ rest }: { rest?: StoredRest | undefined }): KeyRest | null {
+  if (rest === undefined) return null
+  const { healthId, ...fields } = rest
+  return fields
 }
 
 /** The weights of these keys. Those of endpoints without settings of keys are not read. */
@@ -90,24 +113,14 @@ export async function setBuckets(
   deadline: Deadline,
 ): Promise<void> {
   if (buckets.length === 0) return
+  const expiry = setExpiry(context.clock.now())
   const writes = buckets.map(({ id, bucket }): AnyBulkWriteOperation<FairnessKeyDocument> => {
-    const fields = {
-      bucket,
-      // Settings may have been written since the key was read.
-      bucketExpiresAt: {
-        $cond: [{ $gt: ['$settings', null] }, '$$REMOVE', bucketExpiry(bucket.fullAt)],
-      },
-    }
-    return { updateOne: { filter: { _id: id }, update: [{ $set: fields }], upsert: true } }
+    const update = [{ $set: { bucket } }, expiry]
+    return { updateOne: { filter: { _id: id }, update, upsert: true } }
   })
   await run(deadline, (limit) =>
     fairnessKeysIn(context).bulkWrite(writes, { ordered: false, ...limit }),
   )
-}
-
-/** @param fullAt epoch milliseconds, with fractions */
-export function bucketExpiry(fullAt: number): Date {
-  return new Date(Math.ceil(fullAt) + BUCKET_KEPT_MS)
 }
 
 /** The endpoint is deleted. */

@@ -7,25 +7,18 @@
 //
 // A round of the sweep finds keys whose writer died before it gave them turns, or looked again.
 import {
-  DEFAULT_WEIGHT,
-  type DeleteKeyResult,
+  type CountedKey,
   type FairnessKey,
   type KeyLimits,
-  type KeyRecord,
   type KeyRoom,
-  type KeySettings,
   type KeyState,
   keyRoom,
-  MAX_KEYS_WITH_SETTINGS,
   NEW_KEY,
-  type PutKeyResult,
 } from '../../endpoint/key-limits.ts'
+import { keySlotsAfterRest } from '../../endpoint/key-rest.ts'
 import { ALARM, PARKED } from '../../job/turns.ts'
-import { type IfVersion, isMet } from '../precondition.ts'
-import { StoreUnavailable } from '../store-errors.ts'
 import {
   type Deadline,
-  isDuplicateKey,
   type MongoContext,
   NEWEST,
   nowOf,
@@ -33,16 +26,7 @@ import {
   startDeadline,
 } from './connection.ts'
 import type { EndpointDocument } from './endpoint-document.ts'
-import {
-  bucketExpiry,
-  type FairnessKeyDocument,
-  fairnessKeysIn,
-  findKeys,
-  idOfKey,
-  idsOfEndpoint,
-  setBuckets,
-  settingsOf,
-} from './fairness-keys.ts'
+import { findKeys, idOfKey, setBuckets } from './fairness-keys.ts'
 import { BY_ID, type JobDocument, type StoredState } from './job-document.ts'
 import {
   giveTurns,
@@ -51,7 +35,6 @@ import {
   laneName,
   readEnds,
   readLines,
-  retag,
   textOf,
   union,
 } from './turns.ts'
@@ -61,15 +44,13 @@ const ENDED_PER_CLAIM = 200
 const ENDED_STATES: StoredState[] = [
   ...(['queued', 'waiting', 'blocked', 'succeeded', 'dead', 'cancelled'] as const),
 ]
-const PRIORITIES = Array.from({ length: 10 }, (_, priority) => priority)
+export const PRIORITIES = Array.from({ length: 10 }, (_, priority) => priority)
 /** How long a key is parked if no job of it ends: its writer may die before it looks again. */
 const PARKED_MS = 5 * 60_000
 /** A round over all keys with jobs outside begins at most this often. */
 const ROUND_EVERY_MS = 10_000
 /** Limit of index entries that one sweep reads. A key with more is looked at once. */
 const ENTRIES_PER_SWEEP = 1_000
-/** The most tries of a change of settings. */
-const MAX_ROUNDS = 10
 
 /** An endpoint whose keys may have limits. */
 interface LimitedKeys {
@@ -101,13 +82,15 @@ export async function openKeys(
     return hasKeySettings || (perKey !== null && perKey.rateLimit !== null)
   })
   const states = await findKeys(context, stored, deadline)
-  const running = await countRunning(context, limited, deadline)
   const now = context.clock.now()
+  const counts = await countJobs(context, limited, states, now, deadline)
   const rooms = new Map(
     limited.map((key) => {
       const id = idOfKey(key)
       const perKey = endpoints.get(key.endpoint)?.perKey ?? null
-      const room = keyRoom(perKey, states.get(id) ?? NEW_KEY, () => running.get(id) ?? 0, now)
+      const { running, sending } = counts(key)
+      const attempts = { running: () => running, sendingSince: () => sending }
+      const room = keyRoom(perKey, states.get(id) ?? NEW_KEY, attempts, now)
       return [id, room]
     }),
   )
@@ -144,6 +127,67 @@ async function countRunning(
   if (pipelines.length === 0) return new Map()
   const found = await union<{ _id: FairnessKey; count: number }>(context, pipelines, deadline)
   return new Map(found.map(({ _id, count }) => [idOfKey(_id), count]))
+}
+
+/** The running jobs of these keys, and those that count for the recovery of a key. */
+export async function countJobs(
+  context: MongoContext,
+  keys: FairnessKey[],
+  states: ReadonlyMap<string, KeyState>,
+  now: number,
+  deadline: Deadline,
+): Promise<(key: FairnessKey) => Pick<CountedKey, 'running' | 'sending'>> {
+  const since = new Map(
+    keys.flatMap((key): [string, number][] => {
+      const id = idOfKey(key)
+      const back = keySlotsAfterRest(states.get(id)?.rest ?? null, now)
+      return back === null ? [] : [[id, back.since]]
+    }),
+  )
+  const running = await countRunning(context, keys, deadline)
+  const recovering = keys.filter((key) => since.has(idOfKey(key)))
+  const sending = await countSending(context, recovering, since, deadline)
+  return (key) => ({
+    running: running.get(idOfKey(key)) ?? 0,
+    sending: sending.get(idOfKey(key)) ?? 0,
+  })
+}
+
+/**
+ * Counts the attempts of these keys that are being sent.
+ *
+ * @param since by idOfKey: those that were claimed earlier do not count
+ */
+async function countSending(
+  context: MongoContext,
+  keys: FairnessKey[],
+  since: ReadonlyMap<string, number>,
+  deadline: Deadline,
+): Promise<Map<string, number>> {
+  const counts = new Map<string, number>()
+  if (keys.length === 0) return counts
+  const match = {
+    endpoint: { $in: [...new Set(keys.map(({ endpoint }) => endpoint))] },
+    ...{ state: 'running', phase: 'sending' },
+    fairnessKey: { $in: [...new Set(keys.map(({ key }) => key))] },
+    claimedAt: { $gte: new Date(Math.min(...since.values())) },
+  }
+  // The jobs of one claim have one instant.
+  const group = { endpoint: '$endpoint', key: '$fairnessKey', claimedAt: '$claimedAt' }
+  const found = await run(deadline, (limit) =>
+    context.jobs
+      .aggregate<{ _id: FairnessKey & { claimedAt: Date }; count: number }>(
+        [{ $match: match }, { $group: { _id: group, count: { $sum: 1 } } }],
+        { hint: 'running_of_key', batchSize: 10_000, ...NEWEST, ...limit },
+      )
+      .toArray(),
+  )
+  for (const { _id, count } of found) {
+    const id = idOfKey(_id)
+    const from = since.get(id) ?? Number.POSITIVE_INFINITY
+    if (_id.claimedAt.getTime() >= from) counts.set(id, (counts.get(id) ?? 0) + count)
+  }
+  return counts
 }
 
 /** Looks at the parked keys of jobs that have ended, of these endpoints. */
@@ -300,7 +344,11 @@ async function takeTurns(
   await run(deadline, (limit) => context.jobs.bulkWrite(takes, { ordered: false, ...limit }))
 }
 
-async function wake(context: MongoContext, keys: FairnessKey[], deadline: Deadline): Promise<void> {
+export async function wake(
+  context: MongoContext,
+  keys: FairnessKey[],
+  deadline: Deadline,
+): Promise<void> {
   if (keys.length === 0) return
   await run(deadline, (limit) =>
     context.jobs.bulkWrite(wakesOf(context, keys), { ordered: false, ...limit }),
@@ -323,164 +371,6 @@ export async function applyKeyLimits(
     ),
   )
   context.notifyWork()
-}
-
-export async function putFairnessKey(
-  context: MongoContext,
-  { endpoint, key }: FairnessKey,
-  settings: KeySettings,
-  ifVersion: IfVersion,
-): Promise<PutKeyResult> {
-  const deadline = startDeadline()
-  // From now on claims and enqueues read the settings of its keys.
-  const { matchedCount } = await run(deadline, (limit) =>
-    context.endpoints.updateOne(
-      { _id: endpoint, deleting: false },
-      { $set: { hasKeySettings: true } },
-      limit,
-    ),
-  )
-  if (matchedCount === 0) return { kind: 'unknown_endpoint' }
-  for (let round = 0; round < MAX_ROUNDS; round++) {
-    const stored = await findDocument(context, { endpoint, key }, deadline)
-    const version = stored?.settings === undefined ? null : (stored.version ?? null)
-    if (!isMet(ifVersion, version)) return { kind: 'stale', version }
-    if (version === null && (await isFull(context, endpoint, deadline))) {
-      return { kind: 'too_many_keys' }
-    }
-    const record = { key, settings, version: (version ?? 0) + 1, updatedAt: context.clock.now() }
-    if (!(await writeSettings(context, endpoint, record, version, deadline))) continue
-    const before = stored === null ? null : settingsOf(stored)
-    await applySettings(context, { endpoint, key }, before, settings, deadline)
-    return { kind: version === null ? 'created' : 'replaced', record }
-  }
-  throw new StoreUnavailable('the settings of the key changed each time they were read')
-}
-
-export async function deleteFairnessKey(
-  context: MongoContext,
-  { endpoint, key }: FairnessKey,
-  ifVersion: number | null,
-): Promise<DeleteKeyResult> {
-  const deadline = startDeadline()
-  const stored = await findDocument(context, { endpoint, key }, deadline)
-  const before = stored === null ? null : settingsOf(stored)
-  const version = stored?.version
-  if (before === null || version === undefined) return { kind: 'not_found' }
-  if (ifVersion !== null && version !== ifVersion) return { kind: 'stale', version }
-  const now = context.clock.now()
-  const { matchedCount } = await run(deadline, (limit) =>
-    fairnessKeysIn(context).updateOne(
-      { _id: idOfKey({ endpoint, key }), version },
-      {
-        $unset: { settings: '', version: '', updatedAt: '' },
-        $set: { bucketExpiresAt: bucketExpiry(Math.max(now, stored?.bucket?.fullAt ?? now)) },
-      },
-      limit,
-    ),
-  )
-  if (matchedCount === 0) throw new StoreUnavailable('the settings of the key have just changed')
-  await applySettings(context, { endpoint, key }, before, null, deadline)
-  return { kind: 'deleted' }
-}
-
-export async function fairnessKeysNamed(
-  context: MongoContext,
-  endpoint: string,
-  keys: string[],
-): Promise<KeyRecord[]> {
-  if (keys.length === 0) return []
-  const ids = new Map(keys.map((key) => [idOfKey({ endpoint, key }), key]))
-  const found = await run(startDeadline(), (limit) =>
-    fairnessKeysIn(context)
-      .find({ _id: { $in: [...ids.keys()] } }, { batchSize: keys.length + 1, ...limit })
-      .toArray(),
-  )
-  return found.flatMap((document) => {
-    const { _id, version, updatedAt } = document
-    const settings = settingsOf(document)
-    const key = ids.get(_id)
-    if (settings === null || version === undefined || !updatedAt || key === undefined) return []
-    return [{ key, settings, version, updatedAt: updatedAt.getTime() }]
-  })
-}
-
-export async function fairnessKeyState(
-  context: MongoContext,
-  key: FairnessKey,
-): Promise<KeyState & { running: number }> {
-  const deadline = startDeadline()
-  const states = await findKeys(context, [key], deadline)
-  const running = await countRunning(context, [key], deadline)
-  return { ...(states.get(idOfKey(key)) ?? NEW_KEY), running: running.get(idOfKey(key)) ?? 0 }
-}
-
-function findDocument(
-  context: MongoContext,
-  key: FairnessKey,
-  deadline: Deadline,
-): Promise<FairnessKeyDocument | null> {
-  return run(deadline, (limit) =>
-    fairnessKeysIn(context).findOne({ _id: idOfKey(key) }, { ...limit }),
-  )
-}
-
-async function isFull(
-  context: MongoContext,
-  endpoint: string,
-  deadline: Deadline,
-): Promise<boolean> {
-  const count = await run(deadline, (limit) =>
-    fairnessKeysIn(context).countDocuments(
-      { _id: idsOfEndpoint(endpoint), settings: { $exists: true } },
-      { limit: MAX_KEYS_WITH_SETTINGS, hint: 'with_settings', ...limit },
-    ),
-  )
-  return count >= MAX_KEYS_WITH_SETTINGS
-}
-
-/** Returns false if they changed since they were read. */
-async function writeSettings(
-  context: MongoContext,
-  endpoint: string,
-  { key, settings, version, updatedAt }: KeyRecord,
-  asRead: number | null,
-  deadline: Deadline,
-): Promise<boolean> {
-  const filter = {
-    _id: idOfKey({ endpoint, key }),
-    ...(asRead === null ? { settings: { $exists: false } } : { version: asRead }),
-  }
-  const update = {
-    $set: { settings: JSON.stringify(settings), version, updatedAt: new Date(updatedAt) },
-    $unset: { bucketExpiresAt: '' as const },
-  }
-  try {
-    const { matchedCount, upsertedCount } = await run(deadline, (limit) =>
-      fairnessKeysIn(context).updateOne(filter, update, { upsert: asRead === null, ...limit }),
-    )
-    return matchedCount + upsertedCount === 1
-  } catch (error) {
-    if (isDuplicateKey(error)) return false
-    throw error
-  }
-}
-
-/** The turns of the key get the tags of its weight, and claims look whether it has room. */
-async function applySettings(
-  context: MongoContext,
-  { endpoint, key }: FairnessKey,
-  before: KeySettings | null,
-  after: KeySettings | null,
-  deadline: Deadline,
-): Promise<void> {
-  const weights = [before, after].map((settings) => settings?.weight ?? DEFAULT_WEIGHT)
-  const [weightBefore = DEFAULT_WEIGHT, weightAfter] = weights
-  if (weightBefore !== weightAfter) {
-    const lanes = PRIORITIES.map((priority) => ({ endpoint, priority, key }))
-    await retag(context, lanes, weightBefore, deadline)
-  }
-  await wake(context, [{ endpoint, key }], deadline)
 }
 
 /** The round of this process over all keys with jobs outside. */

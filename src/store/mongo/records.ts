@@ -53,7 +53,7 @@ export const RECORD_INDEXES = {
       options: { partialFilterExpression: { settings: { $exists: true } } },
     },
     /** The TTL of keys without settings. */
-    full: { key: { bucketExpiresAt: 1 }, options: { expireAfterSeconds: 0 } },
+    unneeded: { key: { expiresAt: 1 }, options: { expireAfterSeconds: 0 } },
   },
   workers: {
     /** listWorkers; also the TTL of workers that stopped reporting. */

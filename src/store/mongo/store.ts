@@ -34,13 +34,14 @@ import { startError } from './errors.ts'
 import { rememberPendingEffects, tryFinishEffects } from './finish-effects.ts'
 import type { BodyDocument, JobDocument } from './job-document.ts'
 import { finalAmong, getJob, getJobWithAttempts, getPayload, listJobs } from './jobs.ts'
+import { reportKeyHealth } from './key-rests.ts'
+import { reencryptEndpoints, reencryptSchedules } from './key-rotation.ts'
 import {
   deleteFairnessKey,
   fairnessKeyState,
   fairnessKeysNamed,
   putFairnessKey,
-} from './key-limits.ts'
-import { reencryptEndpoints, reencryptSchedules } from './key-rotation.ts'
+} from './key-settings.ts'
 import {
   heartbeat,
   release,
@@ -313,6 +314,11 @@ function endpointVerbs(
       changing(
         reports.map(({ endpoint }) => endpoint),
         reportHealth(context, reports),
+      ),
+    reportKeyHealth: (reports) =>
+      changing(
+        reports.map(({ endpoint }) => endpoint),
+        reportKeyHealth(context, reports),
       ),
     async endpointsNamed(names) {
       const found = await endpointsNamed(context, names)

@@ -441,11 +441,12 @@ function takeTokens(room: Room, cost: number): boolean {
 function claimRow(
   { connection, clock, fences, keys }: Database,
   endpoint: string,
-  row: ClaimableRow,
+  row: ClaimableRow | TurnRow,
   room: Room,
   grant: Grant,
   claimed: ClaimedJob[],
 ): boolean {
+  const key = 'key' in row ? row.key : null
   const { holder, leaseId, monotonic, now } = grant
   const fence = fences.after(row.fence)
   if (fence === null) {
@@ -486,6 +487,8 @@ function claimRow(
     headers: openJobHeaders(row.headers, endpoint, keys),
     scheduleName: row.schedule_name,
     ...originOf(row.trace),
+    fairnessKey: key,
+    keyRecovers: key !== null && room.keys?.room(key).isRecovering === true,
     claimedAt: now,
   })
   return true

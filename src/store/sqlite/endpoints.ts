@@ -33,6 +33,7 @@ import { FORGET_KEYS } from './fairness-keys.ts'
 import { mapText, sealHeaders } from './job-row.ts'
 import type { KeyRing } from './key-file.ts'
 import { applyKeyLimits } from './key-limits.ts'
+import { endRests } from './key-rests.ts'
 import { FORGET_LANES } from './turns.ts'
 
 export const ENDPOINT_NAMED = `select ${ENDPOINT_COLUMNS} from endpoints where name = $name`
@@ -151,6 +152,7 @@ export async function putEndpoint(
     const endpoint = find(database, settings.name) as Endpoint
     const isLimitChanged = row !== null && row.per_key !== perKeyText(settings)
     if (isLimitChanged) applyKeyLimits(database, settings.name)
+    if (settings.url === null) endRests(database, settings.name)
     const isPushed = startsDeliveries(row, settings)
     if (isPushed) noteFreed(database, settings.name)
     isFreed = isLimitChanged || isPushed
@@ -259,6 +261,7 @@ function run(
     if (stored === null || stored.deleting) return stored
     decrypted(stored)
     connection.statement(change).run({ name, now: clock.now() })
+    if (change === RESUME) endRests(database, name)
     return find(database, name)
   })
 }

@@ -148,8 +148,8 @@ create table lanes (
   primary key (endpoint, priority)
 ) strict, without rowid;
 
--- The settings of single fairness keys, and the buckets of their rate limits. A bucket has no
--- settings if the limit is that of the endpoint.
+-- The settings of single fairness keys, the buckets of their rate limits, and their rests, each of
+-- which there can be without the others.
 create table fairness_keys (
   endpoint text not null,
   key text not null,
@@ -159,10 +159,15 @@ create table fairness_keys (
   bucket_full_at real,
   bucket_at real,
   bucket_tokens real,
+  -- JSON
+  rest text,
+  rest_kept_until integer,
   primary key (endpoint, key)
 ) strict, without rowid;
--- sweep: buckets that are full
-create index fairness_keys_full on fairness_keys (bucket_full_at) where settings is null;
+-- sweep: keys without settings whose bucket is full and whose rest is over
+create index fairness_keys_unneeded on fairness_keys (
+  max(coalesce(bucket_full_at, 0), coalesce(rest_kept_until, 0))
+) where settings is null;
 
 create trigger jobs_deleted after delete on jobs begin
   delete from payloads where seq = old.seq;
@@ -357,9 +362,9 @@ export interface Migration extends Step {
   sql: string
 }
 
-/** The first one creates a file. Numbers below 12 belong to versions that were never released. */
+/** The first one creates a file. Numbers below 13 belong to versions that were never released. */
 export const MIGRATIONS: readonly Migration[] = [
-  { number: 12, online: true, sql: JOBS + JOB_INDEXES + ENDPOINTS + RECORDS },
+  { number: 13, online: true, sql: JOBS + JOB_INDEXES + ENDPOINTS + RECORDS },
 ]
 
 /**

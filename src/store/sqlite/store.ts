@@ -28,13 +28,14 @@ import { openFences } from './fences.ts'
 import { watchFileInPlace } from './file-in-place.ts'
 import { finalAmong, getJob, getJobWithAttempts, getPayload, listJobs } from './jobs.ts'
 import { createKeyRing } from './key-file.ts'
+import { reportKeyHealth } from './key-rests.ts'
+import { reencryptEndpoints, reencryptSchedules } from './key-rotation.ts'
 import {
   deleteFairnessKey,
   fairnessKeyState,
   fairnessKeysNamed,
   putFairnessKey,
-} from './key-limits.ts'
-import { reencryptEndpoints, reencryptSchedules } from './key-rotation.ts'
+} from './key-settings.ts'
 import { heartbeat, release, renew } from './leases.ts'
 import { createNotifier } from './notifier.ts'
 import {
@@ -131,6 +132,7 @@ function createStore(database: Database): Store {
     resumeEndpoint: (name, ifVersion) => resumeEndpoint(database, name, ifVersion),
     rotateSecret: (...given) => rotateSecret(database, ...given),
     reportHealth: (reports) => reportHealth(database, reports),
+    reportKeyHealth: (reports) => reportKeyHealth(database, reports),
     endpointsNamed: (names) => endpointsNamed(database, names),
     listEndpoints: (after, limit) => listEndpoints(database, after, limit),
     countJobs: (names) => countJobs(database, names),

@@ -16,7 +16,7 @@ import {
 } from './blocked-jobs.ts'
 import { type Database, reportEnd, UNKNOWN_BOOT } from './connection.ts'
 import { endJobsOfDeletedEndpoints } from './deleted-endpoints.ts'
-import { dropFullBuckets } from './fairness-keys.ts'
+import { dropUnneededKeys } from './fairness-keys.ts'
 import { MAX_STEPS, runFinishEffects } from './finish-effects.ts'
 import { guardOf } from './guards.ts'
 import {
@@ -50,7 +50,7 @@ export async function sweep(database: Database, options: SweepOptions): Promise<
     ? await endExpiredLeases(database, limit)
     : { reclaimed: 0, buriedLost: 0, ...NO_EFFECTS }
   const expired = await expire(database, limit)
-  await dropFullBuckets(database, limit)
+  await dropUnneededKeys(database, limit)
   if (leases.reclaimed > 0) database.notifier.notifyWork()
   await returnFreePages(database)
   return {

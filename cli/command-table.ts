@@ -53,13 +53,17 @@ export const COMMAND_GROUPS: Record<string, Record<string, Entry>> = {
       summary: 'the receivers of jobs: list, put, set, pause, test, …',
       load: () => import('./commands/endpoints.ts'),
     },
+    limits: {
+      summary: 'limits that endpoints share: list, put, …',
+      load: () => import('./commands/limits.ts'),
+    },
     schedules: {
       summary: 'recurring jobs: list, pause, run, …',
       load: () => import('./commands/schedules.ts'),
     },
     keys: { summary: 'API keys: list, create, delete', load: () => import('./commands/keys.ts') },
     apply: {
-      summary: 'create and change endpoints and schedules to match a file',
+      summary: 'create and change endpoints, limits and schedules to match a file',
       load: () => import('./commands/apply.ts'),
     },
   },

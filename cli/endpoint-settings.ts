@@ -4,6 +4,7 @@ import type {
   EndpointSettings,
   FairnessKeySettings,
   RateLimit,
+  SharedLimitSettings,
   StoredFairnessKey,
 } from '../src/client/client.ts'
 import { MAX_WEIGHT } from '../src/endpoint/key-limits.ts'
@@ -39,6 +40,11 @@ export const PUT_OPTIONS = {
     type: 'string',
     value: 'N/DURATION',
     help: 'attempts of one fairness key in a time; none removes the limit',
+  },
+  limits: {
+    type: 'string',
+    value: 'NAME,…',
+    help: 'limits that it shares with other endpoints; none removes them',
   },
   async: { type: 'boolean', help: 'a 202 means that the handler reports later' },
   sync: { type: 'boolean', help: 'a 202 means success, like any 2xx' },
@@ -76,6 +82,7 @@ interface PutValues {
   'rate-limit'?: string
   'key-concurrency'?: string
   'key-rate-limit'?: string
+  limits?: string
   async?: boolean
   sync?: boolean
   file?: string
@@ -116,7 +123,13 @@ async function settingsGiven(values: PutValues): Promise<EndpointChange> {
     ...retryFrom(values['max-attempts'], fromFile),
     ...rateLimitFrom('--rate-limit', values['rate-limit']),
     ...perKeyFrom(values),
+    ...limitsFrom(values.limits),
   }
+}
+
+function limitsFrom(text: string | undefined): { limits?: string[] } {
+  if (text === undefined) return {}
+  return { limits: text === NO_LIMIT ? [] : text.split(',').map((name) => name.trim()) }
 }
 
 function refuseBoth(values: PutValues, one: keyof PutValues, other: keyof PutValues): void {
@@ -155,6 +168,30 @@ function rateLimitFrom(option: string, text: string | undefined): { rateLimit?: 
     throw new UsageError(`${option} is "${text}"; expected a number and a duration, like 100/1m.`)
   }
   return { rateLimit: { count: wholeNumber(option, count, 1, MAX_RATE_COUNT), per } }
+}
+
+export const LIMIT_OPTIONS = {
+  concurrency: {
+    type: 'string',
+    value: 'N',
+    help: 'attempts of all its endpoints at the same time; none removes it',
+  },
+  'rate-limit': {
+    type: 'string',
+    value: 'N/DURATION',
+    help: 'attempts of all its endpoints in a time, like 100/1m; none removes it',
+  },
+} as const satisfies Record<string, Option>
+
+/** The settings of a limit that are given. @throws UsageError */
+export function limitSettingsGiven(values: {
+  concurrency?: string
+  'rate-limit'?: string
+}): SharedLimitSettings {
+  return {
+    ...concurrencyFrom('--concurrency', values.concurrency),
+    ...rateLimitFrom('--rate-limit', values['rate-limit']),
+  }
 }
 
 /** The settings of a fairness key after the change; null: nothing changes. @throws UsageError */

@@ -189,7 +189,7 @@ function LastFailure({ id }) {
 }
 
 function Settings({ endpoint }) {
-  const { circuitBreaker: breaker, rateLimit, perKey, retry, headers, onFinish } = endpoint
+  const { circuitBreaker: breaker, rateLimit, perKey, limits, retry, headers, onFinish } = endpoint
   const statuses = Object.entries(endpoint.statuses)
   const names = Object.keys(headers)
   return html`<section aria-labelledby="settings">
@@ -206,6 +206,7 @@ function Settings({ endpoint }) {
       ['Concurrency', endpoint.concurrency === null ? 'no limit' : figure(endpoint.concurrency)],
       ['Rate limit', rateLimitText(rateLimit)],
       ['Each fairness key', keyLimitsText(perKey)],
+      ['Shared limits', limits.length === 0 ? 'none' : limits.join(', ')],
       [
         'Circuit breaker',
         breaker === null

@@ -11,6 +11,7 @@ type Json = any
 const SECTIONS: Record<string, string[]> = {
   Jobs: ['jobs'],
   Endpoints: ['endpoints'],
+  'Shared limits': ['limits'],
   Schedules: ['schedules'],
   Keys: ['keys'],
   'Stats, workers and metrics': ['stats', 'workers', 'metrics'],

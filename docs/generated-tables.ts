@@ -89,6 +89,7 @@ const ERROR_ADVICE: Record<ErrorCode, string> = {
   not_found: 'No route has this path, or the API key does not exist.',
   job_not_found: 'The job never existed, was deleted, or was purged after its retention.',
   endpoint_not_found: 'Register the endpoint with `PUT /endpoints/:name`. 422 for an enqueue.',
+  limit_not_found: 'Create the limit with `PUT /limits/:name`. 422 for an endpoint that names it.',
   schedule_not_found: 'Create the schedule with `PUT /schedules/:name`.',
   method_not_allowed: 'The `Allow` header lists the methods of the path.',
   job_state_conflict:
@@ -96,6 +97,11 @@ const ERROR_ADVICE: Record<ErrorCode, string> = {
   lease_lost: 'Another attempt has the job, or it is final. Discard the work.',
   endpoint_in_use:
     'Jobs or schedules use the endpoint (`?force=true` deletes it all the same), it is being deleted, or too many secrets are valid.',
+  limit_in_use:
+    'Remove the limit from the `limits` of the endpoint that the detail names, and repeat the request.',
+  too_many_limits: 'There are 1,000 limits. `DELETE` those that no endpoint names.',
+  too_many_endpoints:
+    '200 endpoints name the limit. Remove it from the `limits` of others, or use a second limit.',
   too_many_keys:
     'A fairness key cannot have settings, because 10,000 others have. `DELETE` those of others.',
   endpoint_disabled: 'It responded with 410. `POST /endpoints/:name/resume` enables it.',

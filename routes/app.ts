@@ -51,6 +51,7 @@ import { servePlainEnqueues } from './jobs/plain-enqueue.ts'
 import { registerPullRoute } from './jobs/pull.ts'
 import { registerJobRoutes } from './jobs/routes.ts'
 import { createJobWaits, SharedPullWaits } from './jobs/waits.ts'
+import { registerLimitRoutes } from './limits/routes.ts'
 import { registerDashboard } from './pages/dashboard.ts'
 import { openapiOptions, registerOpenapiRoute } from './pages/openapi.ts'
 import { registerReferencePage } from './pages/reference.ts'
@@ -254,6 +255,7 @@ function registerRoutes(
   registerJobChangeRoutes(app, { store, batcher, metrics })
   registerExplainRoute(app, { store })
   registerCompletionRoutes(app, { store, maxBodyBytes, countEnd, metrics })
+  registerLimitRoutes(app, { store })
   registerScheduleRoutes(app, { store, metrics })
   registerKeyRoutes(app, { store, storedKeys })
   registerStatsRoute(app, { store, snapshots })

@@ -349,7 +349,9 @@ export class DeliveryLoop {
       else this.#ready.markDrained(endpoint)
     }
     const now = this.#parts.store.clock.now()
-    for (const { endpoint, againAt } of limited) this.#ready.defer(endpoint, againAt - now)
+    for (const { endpoint, againAt, limits } of limited) {
+      this.#ready.defer(endpoint, againAt - now, limits)
+    }
   }
 
   /** The slot becomes free when the request is over: the store write does not delay other jobs. */
@@ -367,8 +369,8 @@ export class DeliveryLoop {
     void this.#parts.deliver(job, endpoint, claimedAtMs, onEnded).finally(() => {
       this.#unsettledCount--
       this.#outcomes.delete(outcome)
-      // The concurrency limit of the endpoint counts the attempt until its outcome is stored.
-      if (this.#ready.endDeferral(endpoint.name)) this.#loop.wake()
+      // The limits count the attempt until its outcome is stored.
+      if (this.#ready.endDeferrals(endpoint)) this.#loop.wake()
     })
   }
 

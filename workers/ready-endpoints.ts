@@ -25,13 +25,16 @@ export interface ReadyEndpoints {
   markDrained(endpoint: string): void
   /** Called after a claim of an endpoint that may have more jobs due. */
   moveToBack(endpoint: string): void
-  /** @param inMs when to claim again; undefined: unknown, so after the longest deferral */
-  defer(endpoint: string, inMs?: number): void
   /**
-   * A job of the endpoint ended, so a limit may allow the next one. Returns whether the endpoint
-   * was deferred.
+   * @param inMs when to claim again; undefined: unknown, so after the longest deferral
+   * @param limits the limits shared with other endpoints that it waits for
    */
-  endDeferral(endpoint: string): boolean
+  defer(endpoint: string, inMs?: number, limits?: string[]): void
+  /**
+   * A job of the endpoint ended, so a limit may allow the next one, also at other endpoints that
+   * share these limits. Returns whether one of them was deferred.
+   */
+  endDeferrals(ended: { name: string; limits: string[] }): boolean
   /** Milliseconds until the next deferral is over; null: none is. */
   untilDeferralEndsMs(): number | null
   /** By the store's clock: when the next job becomes due that was not due at the last look. */
@@ -73,10 +76,10 @@ export function createReadyEndpoints(store: Pick<Store, 'due' | 'clock'>): Ready
       if (ready.delete(endpoint)) ready.add(endpoint)
     },
     defer: deferrals.add,
-    endDeferral(endpoint) {
-      const wasDeferred = deferrals.remove(endpoint)
-      if (wasDeferred) ready.add(endpoint)
-      return wasDeferred
+    endDeferrals({ name, limits }) {
+      const free = [name, ...limits.flatMap(deferrals.waitingFor)].filter(deferrals.remove)
+      for (const endpoint of free) ready.add(endpoint)
+      return free.length > 0
     },
     untilDeferralEndsMs: deferrals.untilFirstEndsMs,
     nextDueAt: () => nextDueAt,
@@ -86,22 +89,40 @@ export function createReadyEndpoints(store: Pick<Store, 'due' | 'clock'>): Ready
 function createDeferrals() {
   /** Monotonic times, in the order in which the endpoints were deferred. */
   const untilMsOf = new Map<string, number>()
+  /** The deferred endpoints, by the shared limits that they wait for. */
+  const byLimit = new Map<string, Set<string>>()
+  const limitsOf = new Map<string, string[]>()
+
+  function remove(endpoint: string): boolean {
+    for (const limit of limitsOf.get(endpoint) ?? []) {
+      const waiting = byLimit.get(limit)
+      waiting?.delete(endpoint)
+      if (waiting?.size === 0) byLimit.delete(limit)
+    }
+    limitsOf.delete(endpoint)
+    return untilMsOf.delete(endpoint)
+  }
   return {
-    add(endpoint: string, inMs = LONGEST_DEFERRAL_MS): void {
+    add(endpoint: string, inMs = LONGEST_DEFERRAL_MS, limits: string[] = []): void {
       if (untilMsOf.size >= MAX_DEFERRED && !untilMsOf.has(endpoint)) return
-      untilMsOf.delete(endpoint)
+      remove(endpoint)
       // A resume may end a pause or a rest earlier, so the wait is limited.
       const waitMs = Math.min(Math.max(1, inMs), LONGEST_DEFERRAL_MS)
       untilMsOf.set(endpoint, performance.now() + waitMs)
+      if (limits.length > 0) limitsOf.set(endpoint, limits)
+      for (const limit of limits) {
+        byLimit.set(limit, (byLimit.get(limit) ?? new Set()).add(endpoint))
+      }
     },
-    remove: (endpoint: string) => untilMsOf.delete(endpoint),
+    remove,
+    waitingFor: (limit: string): string[] => [...(byLimit.get(limit) ?? [])],
     takeEnded(): string[] {
       const nowMs = performance.now()
       const ended: string[] = []
       for (const [endpoint, untilMs] of untilMsOf) {
         if (untilMs <= nowMs && ended.length < MAX_AT_ONCE) ended.push(endpoint)
       }
-      for (const endpoint of ended) untilMsOf.delete(endpoint)
+      for (const endpoint of ended) remove(endpoint)
       return ended
     },
     untilFirstEndsMs(): number | null {

@@ -1,9 +1,15 @@
 // Converts what a file asks for to the form in which the API returns it, with the schemas of the
 // routes: `90s` becomes `1m30s`, omitted fields get their defaults, and header values are masked.
 import { AppError } from '../../src/errors.ts'
-import { endpointBody, endpointView, settingsFrom } from '../../src/wire/endpoints.ts'
+import {
+  endpointBody,
+  endpointView,
+  rateLimitView,
+  settingsFrom,
+} from '../../src/wire/endpoints.ts'
 import { parseEnvelope, REQUEST_LIMITS } from '../../src/wire/envelope.ts'
 import { endpointName } from '../../src/wire/fields.ts'
+import { limitBody, limitSettingsFrom } from '../../src/wire/limits.ts'
 import { scheduleBody, scheduleFrom, scheduleJson } from '../../src/wire/schedules.ts'
 
 /** The fields that a client sets. The API sets the others. */
@@ -16,6 +22,7 @@ export const ENDPOINT_FIELDS = [
   'concurrency',
   'rateLimit',
   'perKey',
+  'limits',
   'completion',
   'completionTimeout',
   'onFinish',
@@ -87,6 +94,15 @@ export function canonicalEndpoint(name: string, given: unknown): Canonical {
   // The API returns only the end of a secret. Without one in the file, the secret is kept.
   const names = secret === undefined ? ENDPOINT_FIELDS : [...ENDPOINT_FIELDS, 'secretHint']
   return { fields: picked(view, names) }
+}
+
+export function canonicalLimit(name: string, given: unknown): Canonical {
+  const problems = nameProblems(name)
+  const checked = limitBody.safeParse(given)
+  if (!checked.success) problems.push(...checked.error.issues.flatMap(problemsOf))
+  if (problems.length > 0 || checked.data === undefined) return { problems }
+  const { concurrency, rateLimit } = limitSettingsFrom(name, checked.data)
+  return { fields: { concurrency, rateLimit: rateLimitView(rateLimit) } }
 }
 
 export function canonicalSchedule(name: string, given: unknown): Canonical {

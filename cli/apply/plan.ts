@@ -1,13 +1,19 @@
-// What applying a file would change: compares its endpoints and schedules with those of the server.
+// What applying a file would change: compares its records with those of the server.
 import { isDeepStrictEqual } from 'node:util'
 import { type Posthorn, PosthornError } from '../../src/client/client.ts'
 import { withLowerNames } from '../../src/endpoint/extra-headers.ts'
 import { errorInCommandWords } from '../command-words.ts'
 import { isMapping, readSettingsFile, refuseFaults } from '../document.ts'
 import { cleaned } from '../terminal-text.ts'
-import { type Canonical, canonicalEndpoint, canonicalSchedule, isName } from './canonical.ts'
+import {
+  type Canonical,
+  canonicalEndpoint,
+  canonicalLimit,
+  canonicalSchedule,
+  isName,
+} from './canonical.ts'
 
-type Kind = 'endpoint' | 'schedule'
+type Kind = 'limit' | 'endpoint' | 'schedule'
 
 export interface FieldChange {
   field: string
@@ -15,7 +21,7 @@ export interface FieldChange {
   after: unknown
 }
 
-/** One endpoint or schedule of the file. */
+/** One record of the file. */
 export interface Item {
   kind: Kind
   name: string
@@ -31,8 +37,8 @@ export interface Step extends Item {
   changes: FieldChange[]
 }
 
-/** Endpoints come first, because schedules refer to them. */
-const SECTIONS = { endpoints: 'endpoint', schedules: 'schedule' } as const
+/** Endpoints refer to limits, and schedules to endpoints. */
+const SECTIONS = { limits: 'limit', endpoints: 'endpoint', schedules: 'schedule' } as const
 
 /**
  * Reads and checks the whole file.
@@ -45,7 +51,8 @@ export async function readItems(path: string, posthorn: Posthorn): Promise<Item[
   const note = (at: PropertyKey[], message: string) =>
     faults.push({ line: file.lineOf(at), text: `${at.join('.')}: ${message}` })
   for (const name of Object.keys(file.fields)) {
-    if (!Object.hasOwn(SECTIONS, name)) note([name], 'expected endpoints and schedules only')
+    if (!Object.hasOwn(SECTIONS, name))
+      note([name], 'expected limits, endpoints and schedules only')
   }
   const items: Item[] = []
   for (const [section, kind] of Object.entries(SECTIONS)) {
@@ -64,12 +71,13 @@ export async function readItems(path: string, posthorn: Posthorn): Promise<Item[
       }
     }
   }
-  const unchecked = await noteUnknownEndpoints(posthorn, file.fields, faults.length > 0, note)
+  const unchecked = await noteUnknownNames(posthorn, file.fields, faults.length > 0, note)
   refuseFaults(path, faults, unchecked)
   return items
 }
 
 function canonicalOf(kind: Kind, name: string, given: unknown): Canonical {
+  if (kind === 'limit') return canonicalLimit(name, given)
   return kind === 'endpoint' ? canonicalEndpoint(name, given) : canonicalSchedule(name, given)
 }
 
@@ -85,39 +93,63 @@ export async function planOf(posthorn: Posthorn, items: readonly Item[]): Promis
 }
 
 /**
- * Checks that the endpoint of each schedule, and that of its onFinish, is in the file or on the
- * server.
+ * Checks that the endpoint of each schedule, that of its onFinish, and the limits of each endpoint
+ * are in the file or on the server.
  *
  * @param hasFaults the file has other faults: a server that does not respond is only mentioned
  * @returns lines to print after the faults
  */
-async function noteUnknownEndpoints(
+async function noteUnknownNames(
   posthorn: Posthorn,
-  { endpoints, schedules }: Record<string, unknown>,
+  fields: Record<string, unknown>,
   hasFaults: boolean,
   note: (at: PropertyKey[], message: string) => void,
 ): Promise<string[]> {
-  const known = new Set(isMapping(endpoints) ? Object.keys(endpoints) : [])
-  for (const [name, given] of Object.entries(isMapping(schedules) ? schedules : {})) {
-    const settings: Record<string, unknown> = isMapping(given) ? given : {}
-    const { endpoint, onFinish } = settings
-    const notified = isMapping(onFinish) ? onFinish.endpoint : onFinish
-    for (const [field, named] of Object.entries({ endpoint, onFinish: notified })) {
-      // If it is not a valid name, the schema has reported it.
-      if (!isName(named) || known.has(named)) continue
-      try {
-        const stored = await readStored(posthorn, { kind: 'endpoint', name: named })
-        if (stored !== null && stored.state !== 'deleting') known.add(named)
-        else note(['schedules', name, field], `there is no endpoint "${named}"`)
-      } catch (error) {
-        if (!hasFaults || !(error instanceof PosthornError)) throw error
-        return [
-          `endpoints that are not in this file were not checked: ${cleaned(errorInCommandWords(error).detail)}`,
-        ]
-      }
+  const known = {
+    limit: new Set(Object.keys(sectionOf(fields.limits))),
+    endpoint: new Set(Object.keys(sectionOf(fields.endpoints))),
+  }
+  for (const { kind, name, at } of namesIn(fields)) {
+    // If it is not a valid name, the schema has reported it.
+    if (!isName(name) || known[kind].has(name)) continue
+    try {
+      const stored = await readStored(posthorn, { kind, name })
+      if (stored !== null && stored.state !== 'deleting') known[kind].add(name)
+      else note(at, `there is no ${kind} "${name}"`)
+    } catch (error) {
+      if (!hasFaults || !(error instanceof PosthornError)) throw error
+      return [
+        `limits and endpoints that are not in this file were not checked: ${cleaned(errorInCommandWords(error).detail)}`,
+      ]
     }
   }
   return []
+}
+
+/** The limits and endpoints that records of the file name. */
+function namesIn(
+  fields: Record<string, unknown>,
+): { kind: 'limit' | 'endpoint'; name: unknown; at: PropertyKey[] }[] {
+  const limits = Object.entries(sectionOf(fields.endpoints)).flatMap(([endpoint, given]) => {
+    const names = sectionOf(given).limits
+    return (Array.isArray(names) ? names : []).map((name: unknown, i) => {
+      const at: PropertyKey[] = ['endpoints', endpoint, 'limits', i]
+      return { kind: 'limit' as const, name, at }
+    })
+  })
+  const endpoints = Object.entries(sectionOf(fields.schedules)).flatMap(([schedule, given]) => {
+    const { endpoint, onFinish } = sectionOf(given)
+    const notified = isMapping(onFinish) ? onFinish.endpoint : onFinish
+    return Object.entries({ endpoint, onFinish: notified }).map(([field, name]) => {
+      const at: PropertyKey[] = ['schedules', schedule, field]
+      return { kind: 'endpoint' as const, name, at }
+    })
+  })
+  return [...limits, ...endpoints]
+}
+
+function sectionOf(value: unknown): Record<string, unknown> {
+  return isMapping(value) ? value : {}
 }
 
 type Stored = Record<string, unknown> & { version: number }
@@ -126,7 +158,8 @@ async function readStored(
   posthorn: Posthorn,
   { kind, name }: Pick<Item, 'kind' | 'name'>,
 ): Promise<Stored | null> {
-  const calls = kind === 'endpoint' ? posthorn.endpoints : posthorn.schedules
+  const { limits, endpoints, schedules } = posthorn
+  const calls = { limit: limits, endpoint: endpoints, schedule: schedules }[kind]
   try {
     return (await calls.get(name)) as unknown as Stored
   } catch (error) {

@@ -34,4 +34,5 @@ function isAboutTheStep({ code }: PosthornError): boolean {
 const ABOUT_THE_STEP = new Set([
   ...['precondition_failed', 'invalid_json', 'invalid_request', 'payload_too_large'],
   ...['endpoint_not_found', 'endpoint_in_use', 'endpoint_disabled'],
+  ...['limit_not_found', 'too_many_limits', 'too_many_endpoints'],
 ])

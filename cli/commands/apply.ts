@@ -1,10 +1,11 @@
-// posthorn apply: creates and changes endpoints and schedules to match a file, and prints the
-// difference first.
+// posthorn apply: creates and changes limits, endpoints and schedules to match a file, and prints
+// the difference first.
 import {
   type EndpointSettings,
   type Posthorn,
   PosthornError,
   type ScheduleSettings,
+  type SharedLimitSettings,
 } from '../../src/client/client.ts'
 import { printStep } from '../apply/difference.ts'
 import { isUnchanged, planOf, readItems, type Step } from '../apply/plan.ts'
@@ -15,11 +16,11 @@ import { printError, printLine } from '../output.ts'
 import { connect } from '../server.ts'
 
 export const command = action({
-  summary: 'Create and change endpoints and schedules to match a file',
+  summary: 'Create and change endpoints, limits and schedules to match a file',
   arguments: ['FILE'],
   options: { 'dry-run': { type: 'boolean', help: 'only print the difference' } },
-  details: `FILE is YAML or JSON: endpoints and schedules by name, with the fields of the API. A
-field that is left out gets its default. Records that the file does not name stay
+  details: `FILE is YAML or JSON: limits, endpoints and schedules by name, with the fields of the
+API. A field that is left out gets its default. Records that the file does not name stay
 unchanged.`,
   examples: ['posthorn apply posthorn.yaml --dry-run'],
   async run({ words: [file = ''], values }) {
@@ -88,9 +89,17 @@ async function put(
   { kind, name, given }: Step,
   options: Condition,
 ): Promise<void> {
-  if (kind === 'endpoint') {
-    await posthorn.endpoints.put(name, given as unknown as EndpointSettings, options)
-  } else {
-    await posthorn.schedules.put(name, given as unknown as ScheduleSettings, options)
+  switch (kind) {
+    case 'limit':
+      await posthorn.limits.put(name, given as SharedLimitSettings, options)
+      break
+    case 'endpoint':
+      await posthorn.endpoints.put(name, given as unknown as EndpointSettings, options)
+      break
+    case 'schedule':
+      await posthorn.schedules.put(name, given as unknown as ScheduleSettings, options)
+      break
+    default:
+      throw new Error(`unknown kind ${kind satisfies never}`)
   }
 }

@@ -262,7 +262,8 @@ function printEndpoint(endpoint: Endpoint, isJson: boolean): void {
     printJson(endpoint)
     return
   }
-  const { counts, rateLimit, perKey, circuitBreaker, statuses, headers, onFinish } = endpoint
+  const { counts, rateLimit, perKey, limits, circuitBreaker, statuses, headers, onFinish } =
+    endpoint
   printLine(
     record([
       ['endpoint', endpoint.name],
@@ -279,6 +280,7 @@ function printEndpoint(endpoint: Endpoint, isJson: boolean): void {
       ['rate limit', rateLimitText(rateLimit)],
       ['concurrency of a key', perKey?.concurrency ?? null],
       ['rate limit of a key', perKey?.rateLimit ? rateLimitText(perKey.rateLimit) : null],
+      ['limits', limits.length === 0 ? null : limits.join(', ')],
       ['breaker', circuitBreaker === null ? 'none' : JSON.stringify(circuitBreaker)],
       ['statuses', Object.keys(statuses).length === 0 ? null : JSON.stringify(statuses)],
       ['completion', endpoint.completion],

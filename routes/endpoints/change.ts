@@ -3,13 +3,16 @@
 import type { FastifyReply } from 'fastify'
 import {
   type Endpoint,
+  type EndpointCounts,
   type EndpointSettings,
   isSameEndpoint,
   newSecret,
+  type PutEndpointResult,
 } from '../../src/endpoint/endpoint.ts'
+import { type LimitRefusal, MAX_ENDPOINTS_OF_LIMIT } from '../../src/endpoint/shared-limits.ts'
 import { AppError } from '../../src/errors.ts'
 import { type IfVersion, isMet } from '../../src/store/precondition.ts'
-import type { EndpointCounts, PutEndpointResult, Store } from '../../src/store/store.ts'
+import type { Store } from '../../src/store/store.ts'
 import { decrypted } from '../../src/store/store-errors.ts'
 import type { AddressPolicy } from '../../src/webhook/address-policy.ts'
 import { changedSettings, type EndpointChange, endpointView } from '../../src/wire/endpoints.ts'
@@ -25,7 +28,8 @@ const MAX_TRIES = 10
  * Changes the endpoint that was read, and only that version.
  *
  * @param ifVersion null: any stored version
- * @throws AppError endpoint_not_found, endpoint_in_use, precondition_failed, invalid_request
+ * @throws AppError endpoint_not_found, endpoint_in_use, limit_not_found (422), too_many_endpoints,
+ *   precondition_failed, invalid_request
  */
 export async function changeEndpoint(
   store: Store,
@@ -53,6 +57,9 @@ export async function changeEndpoint(
         return result.endpoint
       case 'being_deleted':
         throw beingDeleted(name)
+      case 'unknown_limit':
+      case 'too_many_endpoints':
+        throw limitRefused(result)
       case 'stale':
         break
       default:
@@ -82,6 +89,15 @@ export async function putEndpoint(
     isSameEndpoint(stored, settings, given)
   if (isKept) return { kind: 'replaced', endpoint: stored }
   return store.putEndpoint(settings, { given, fresh: newSecret() }, ifVersion)
+}
+
+export function limitRefused({ kind, limit }: LimitRefusal): AppError {
+  if (kind === 'unknown_limit') {
+    const message = `there is no limit "${limit}": create it with PUT /limits/${limit}`
+    return new AppError('limit_not_found', message, { status: 422 })
+  }
+  const message = `${MAX_ENDPOINTS_OF_LIMIT} endpoints name limit "${limit}" already`
+  return new AppError('too_many_endpoints', message)
 }
 
 export function beingDeleted(name: string): AppError {

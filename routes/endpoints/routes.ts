@@ -2,9 +2,13 @@
 import type { FastifyInstance } from 'fastify'
 import { z } from 'zod'
 import { createBatchSize } from '../../src/batch-size.ts'
-import { ENDPOINT_NAME_SHAPE } from '../../src/endpoint/endpoint.ts'
+import {
+  type DeleteEndpointResult,
+  ENDPOINT_NAME_SHAPE,
+  type EndpointCounts,
+} from '../../src/endpoint/endpoint.ts'
 import { AppError } from '../../src/errors.ts'
-import type { DeleteEndpointResult, EndpointCounts, Store } from '../../src/store/store.ts'
+import type { Store } from '../../src/store/store.ts'
 import type { AddressPolicy } from '../../src/webhook/address-policy.ts'
 import {
   type EndpointBody,
@@ -24,11 +28,19 @@ import {
   writePrecondition,
 } from '../http/conditional.ts'
 import { MAX_PAGE, pageFields, readCursor, writeCursor } from '../http/cursor.ts'
-import { emptyResponse, jsonResponse, nameParams, noBody, noQuery } from '../http/route-schema.ts'
+import {
+  emptyResponse,
+  jsonResponse,
+  nameParams,
+  noBody,
+  noQuery,
+  UNKNOWN_LIMIT,
+} from '../http/route-schema.ts'
 import {
   beingDeleted,
   changeEndpoint,
   endpointNotFound,
+  limitRefused,
   putEndpoint,
   refuseForbiddenUrl,
   refuseUnreachableCompletion,
@@ -81,7 +93,7 @@ function registerPut(app: FastifyInstance, { store, policy, publicUrl }: Endpoin
         headers: writeHeaders,
         body: endpointBody,
         response: { 200: endpointResponse, 201: endpointResponse },
-        errors: ['endpoint_in_use'],
+        errors: ['endpoint_in_use', UNKNOWN_LIMIT, 'too_many_endpoints'],
         responseHeaders: { 200: ['etag'], 201: ['etag'] },
       },
     },
@@ -95,6 +107,7 @@ function registerPut(app: FastifyInstance, { store, policy, publicUrl }: Endpoin
       const result = await putEndpoint(store, settings, given, wanted)
       if (result.kind === 'stale') throw stale('endpoint', result.version, wanted)
       if (result.kind === 'being_deleted') throw beingDeleted(name)
+      if ('limit' in result) throw limitRefused(result)
       const isNew = result.kind === 'created'
       reply.code(isNew ? 201 : 200)
       const [secret] = result.endpoint.secrets
@@ -119,7 +132,13 @@ function registerPatch(app: FastifyInstance, { store, policy, publicUrl }: Endpo
         headers: ifMatchHeaders,
         body: endpointChange,
         response: { 200: endpointResponse },
-        errors: ['endpoint_not_found', 'endpoint_in_use', 'overloaded'],
+        errors: [
+          'endpoint_not_found',
+          'endpoint_in_use',
+          UNKNOWN_LIMIT,
+          'too_many_endpoints',
+          'overloaded',
+        ],
         responseHeaders: { 200: ['etag'] },
       },
     },

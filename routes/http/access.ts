@@ -4,7 +4,8 @@ import type { FastifyContextConfig, FastifyRequest } from 'fastify'
 import type { AppError } from '../../src/errors.ts'
 import { createKeyCheck, forbidden, unauthorized } from '../../src/http/access.ts'
 import { refuseWebPages } from '../../src/http/loopback.ts'
-import type { KeyScope, Store, StoredKey } from '../../src/store/store.ts'
+import type { KeyScope, StoredKey } from '../../src/store/api-key.ts'
+import type { Store } from '../../src/store/store.ts'
 import { trustConnection } from './connections.ts'
 
 declare module 'fastify' {

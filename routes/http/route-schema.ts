@@ -20,6 +20,7 @@ declare module 'fastify' {
 export type RouteError = ErrorCode | { code: ErrorCode; status: number }
 
 /** The request is valid except for the name of an endpoint in its body. */
+export const UNKNOWN_LIMIT = { code: 'limit_not_found', status: 422 } as const
 export const UNKNOWN_ENDPOINT = { code: 'endpoint_not_found', status: 422 } as const
 
 /** Errors of every route that enqueues one job. */

@@ -5,6 +5,7 @@ import { type Endpoint, endpointState, isTripped } from '../../src/endpoint/endp
 import { slotsAfterRest } from '../../src/endpoint/health.ts'
 import { keyRoom, limitsOfKey } from '../../src/endpoint/key-limits.ts'
 import { keyRestsUntil, keySlotsAfterRest } from '../../src/endpoint/key-rest.ts'
+import { sharedRoom, waitsAt } from '../../src/endpoint/shared-limits.ts'
 import { formatDuration } from '../../src/job/duration.ts'
 import { isFinal, JOB_STATES, type JobSummary } from '../../src/job/job.ts'
 import type { PlaceInLine } from '../../src/store/stats.ts'
@@ -24,6 +25,7 @@ export const EXPLAIN_REASONS = [
   'key_resting',
   'key_concurrency_full',
   'key_rate_limited',
+  'limit_full',
   'concurrency_full',
   'rate_limited',
   'behind_ordering_key',
@@ -111,6 +113,7 @@ async function explain(store: Store, job: JobSummary): Promise<Explanation> {
   return (
     whyStopped(endpoint, now) ??
     (await whyKeyLimited(store, job, endpoint, now)) ??
+    (await whySharedLimit(store, job, endpoint, now)) ??
     (await whyLimited(store, endpoint, now)) ??
     (await whyNoWorker(store, endpoint, now)) ??
     (await whyNotYet(store, job, endpoint))
@@ -256,6 +259,37 @@ async function whyKeyLimited(
   const freeAt = room.freeAt(cost)
   const detail = `the rate limit of key "${key}" lets the next attempt start at ${instantText(freeAt)}`
   return because('key_rate_limited', detail, freeAt)
+}
+
+/** The first limit that has no room for the job, in the order in which the endpoint names them. */
+async function whySharedLimit(
+  store: Store,
+  { cost }: JobSummary,
+  { name, limits }: Endpoint,
+  now: number,
+): Promise<Explanation | null> {
+  const stored = await store.limitsNamed(limits)
+  for (const limitName of limits) {
+    const limit = stored.find((one) => one.name === limitName)
+    if (limit === undefined) continue
+    const { endpoints, running } = await store.limitUse(limitName)
+    const room = sharedRoom(limit, () => running, now)
+    if (room.canTake(name, cost)) continue
+    const { concurrency } = limit
+    if (concurrency !== null && running >= concurrency) {
+      const detail = `${running} jobs of the ${endpoints.length} endpoints that share limit "${limitName}" are running, and the limit is ${concurrency}; a job of a dead worker counts until its lease expires`
+      return because('limit_full', detail)
+    }
+    const freeAt = room.freeAt(cost)
+    if (freeAt !== null) {
+      const detail = `limit "${limitName}" lets the next attempt start at ${instantText(freeAt)}`
+      return because('limit_full', detail, freeAt)
+    }
+    const [next] = waitsAt(limit, now)
+    const detail = `the room of limit "${limitName}" is for endpoint "${next?.endpoint}", which was refused before`
+    return because('limit_full', detail)
+  }
+  return null
 }
 
 async function whyLimited(

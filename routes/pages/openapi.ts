@@ -19,6 +19,7 @@ import {
   minimalJobResponse,
   retriedJobResponse,
 } from '../../src/wire/jobs.ts'
+import { limitListResponse, limitResponse, listedLimitResponse } from '../../src/wire/limits.ts'
 import { scheduleListResponse, scheduleResponse } from '../../src/wire/schedules.ts'
 import { testResponse } from '../endpoints/commands.ts'
 import {
@@ -312,7 +313,10 @@ export const RESPONSES = {
   explainResponse,
   fairnessKeyListResponse,
   fairnessKeyResponse,
+  limitListResponse,
+  limitResponse,
   listedEndpointResponse,
+  listedLimitResponse,
   heartbeatResponse,
   jobResponse,
   jobListResponse,

@@ -4,13 +4,8 @@ import type { FastifyInstance } from 'fastify'
 import { z } from 'zod'
 import { AppError } from '../../src/errors.ts'
 import { hashOf } from '../../src/http/access.ts'
-import {
-  KEY_SCOPES,
-  type KeyScope,
-  MAX_KEYS,
-  type Store,
-  type StoredKey,
-} from '../../src/store/store.ts'
+import { KEY_SCOPES, type KeyScope, MAX_KEYS, type StoredKey } from '../../src/store/api-key.ts'
+import type { Store } from '../../src/store/store.ts'
 import { instantText, responseInstant, text } from '../../src/wire/fields.ts'
 import type { StoredKeys } from '../http/access.ts'
 import { emptyResponse, noBody, noQuery } from '../http/route-schema.ts'

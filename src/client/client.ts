@@ -31,6 +31,7 @@ import type {
 } from './job.ts'
 import { changeText, jobText } from './json-text.ts'
 import { KeyCalls } from './key-calls.ts'
+import { LimitCalls } from './limit-calls.ts'
 import { eachItem, MAX_PAGE } from './paging.ts'
 import { MAX_FAIL_MESSAGE, MAX_PROGRESS_MESSAGE, reportText } from './report-text.ts'
 import { queryText, segment } from './request-path.ts'
@@ -49,8 +50,11 @@ export type {
   FairnessKeyPage,
   FairnessKeySettings,
   ListedEndpoint,
+  ListedSharedLimit,
   PingResult,
   RateLimit,
+  SharedLimit,
+  SharedLimitSettings,
   StoredFairnessKey,
 } from './endpoint.ts'
 export type * from './job.ts'
@@ -90,6 +94,7 @@ export interface BulkOptions extends RequestOptions {
  */
 export class Posthorn {
   readonly endpoints: EndpointCalls
+  readonly limits: LimitCalls
   readonly schedules: ScheduleCalls
   readonly keys: KeyCalls
   readonly #call: Call
@@ -97,6 +102,7 @@ export class Posthorn {
   constructor(options: ClientOptions) {
     this.#call = createCall(options)
     this.endpoints = new EndpointCalls(this.#call)
+    this.limits = new LimitCalls(this.#call)
     this.schedules = new ScheduleCalls(this.#call)
     this.keys = new KeyCalls(this.#call)
   }

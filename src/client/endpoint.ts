@@ -19,6 +19,8 @@ export interface EndpointSettings {
   rateLimit?: RateLimit | null | undefined
   /** Limits of each fairness key by itself. */
   perKey?: { concurrency?: number | null; rateLimit?: RateLimit | null } | null | undefined
+  /** The names of limits that it shares with other endpoints. */
+  limits?: string[] | undefined
   completion?: 'sync' | 'async' | undefined
   completionTimeout?: string | undefined
   secret?: string | undefined
@@ -54,6 +56,7 @@ export interface Endpoint {
   concurrency: number | null
   rateLimit: RateLimit | null
   perKey: { concurrency: number | null; rateLimit: RateLimit | null } | null
+  limits: string[]
   completion: 'sync' | 'async'
   completionTimeout: string
   onFinish: OnFinish | null
@@ -124,6 +127,33 @@ export interface StoredFairnessKey {
 export interface FairnessKeyPage extends Page<FairnessKey> {
   /** With order `wait`: there are more than 10000 keys, and only so many were compared. */
   partial?: true
+}
+
+/** The settings of a limit that endpoints share. null: no limit, which is the default. */
+export interface SharedLimitSettings {
+  concurrency?: number | null | undefined
+  rateLimit?: RateLimit | null | undefined
+}
+
+/** A limit of a list. */
+export interface ListedSharedLimit {
+  name: string
+  concurrency: number | null
+  rateLimit: RateLimit | null
+  /** How many attempts of cost 1 the rate limit lets start now; null: it has none. */
+  tokens: number | null
+  /** The endpoints that have due jobs and wait for their turn, the next one first. */
+  waiting: string[]
+  createdAt: string
+  updatedAt: string
+  version: number
+}
+
+export interface SharedLimit extends ListedSharedLimit {
+  /** The endpoints that name it. */
+  endpoints: string[]
+  /** Their running jobs; 10000 also means more. */
+  running: number
 }
 
 /** The result of a test ping. */

@@ -272,6 +272,7 @@ export type ExplainReason =
   | 'key_resting'
   | 'key_concurrency_full'
   | 'key_rate_limited'
+  | 'limit_full'
   | 'concurrency_full'
   | 'rate_limited'
   | 'behind_ordering_key'

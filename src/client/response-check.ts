@@ -151,6 +151,7 @@ const endpointFields = {
   ...{ concurrency: orNull(number), completion: word, completionTimeout: word },
   rateLimit: orNull(rateLimit),
   perKey: orNull(record({ concurrency: orNull(number), rateLimit: orNull(rateLimit) })),
+  limits: listOf(word),
   ...{ onFinish: orNull(object), circuitBreaker: orNull(object), statuses: object, state: word },
   ...{ disabledReason: orNull(text), restingUntil: orNull(word), secretHint: text },
   counts: record({ queued: number, running: number, more: ifGiven(flag) }),
@@ -175,6 +176,14 @@ export const STORED_FAIRNESS_KEY = record({
   ...{ rateLimit: ifGiven(orNull(rateLimit)), restingUntil: orNull(word) },
   ...{ updatedAt: orNull(word), version: number },
 })
+
+export const LISTED_LIMIT = record({
+  ...{ name: word, concurrency: orNull(number), rateLimit: orNull(rateLimit) },
+  ...{ tokens: orNull(number), waiting: listOf(word) },
+  ...{ createdAt: word, updatedAt: word, version: number },
+})
+
+export const LIMIT = record({ ...LISTED_LIMIT.fields, endpoints: listOf(word), running: number })
 
 export const ROTATED_ENDPOINT = record({ ...ENDPOINT.fields, secret: word })
 

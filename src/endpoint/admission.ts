@@ -4,7 +4,8 @@
 import { DEFAULT_COST } from '../job/job.ts'
 import type { Endpoint, EndpointSettings } from './endpoint.ts'
 import { slotsAfterRest } from './health.ts'
-import { freeAt, fullAfterTaking, wholeTokens } from './rate-bucket.ts'
+import { freeAt, fullAfterTaking, hasTokens, wholeTokens } from './rate-bucket.ts'
+import type { SharedRoom } from './shared-limits.ts'
 
 /** The stored fields that decide how many attempts may start. */
 export interface Limits
@@ -51,6 +52,65 @@ export function slotsLeft(
     slots = Math.min(slots, back.slots - counts.sendingSince(back.since, back.slots))
   }
   return Math.max(0, slots)
+}
+
+/** Whether the jobs of an endpoint may start, one after the other, while one claim takes them. */
+export interface Tokens {
+  /**
+   * Returns false, and takes nothing, if a job of this cost may not start now. No other job of the
+   * endpoint passes it.
+   */
+  take(cost: number): boolean
+  /** null: none was refused. */
+  readonly refusal: Refusal | null
+}
+
+export interface Refusal {
+  /** Of the job. */
+  cost: number
+  /** The shared limits that refused it; none: the rate limit of the endpoint did. */
+  limits: string[]
+  /** When to ask these limits again. */
+  againAt: number
+}
+
+/**
+ * By the rate limit of the endpoint, and by the limits that it shares.
+ *
+ * @param limits null: the endpoint has no limits of its own
+ */
+export function tokensOf(
+  endpoint: string,
+  limits: Pick<Limits, 'rateLimit' | 'rateFullAt'> | null,
+  shared: SharedRoom[],
+  now: number,
+): Tokens {
+  const { rateLimit = null, rateFullAt = null } = limits ?? {}
+  let fullAt = rateFullAt
+  let refusal: Refusal | null = null
+  return {
+    take(cost) {
+      if (refusal !== null) return false
+      const askAgainAt = now + ASK_AGAIN_MS
+      if (rateLimit !== null && !hasTokens(rateLimit, fullAt, now, cost)) {
+        refusal = { cost, limits: [], againAt: askAgainAt }
+        return false
+      }
+      const full = shared.filter((room) => !room.canTake(endpoint, cost))
+      if (full.length > 0) {
+        for (const room of full) room.refuse(endpoint, cost)
+        const againAt = Math.max(...full.map((room) => room.freeAt(cost) ?? askAgainAt))
+        refusal = { cost, limits: full.map(({ name }) => name), againAt }
+        return false
+      }
+      if (rateLimit !== null) fullAt = fullAfterTaking(rateLimit, fullAt, now, cost)
+      for (const room of shared) room.take(endpoint, cost)
+      return true
+    },
+    get refusal() {
+      return refusal
+    },
+  }
 }
 
 /**

@@ -6,6 +6,7 @@ import type { RetryPolicy } from '../job/retry-policy.ts'
 import { withLowerNames } from './extra-headers.ts'
 import type { Ramp } from './health.ts'
 import type { KeyLimits } from './key-limits.ts'
+import type { LimitRefusal } from './shared-limits.ts'
 
 export const ENDPOINT_NAME_SHAPE = /^[a-z0-9][a-z0-9._-]{0,63}$/
 
@@ -57,6 +58,8 @@ export interface EndpointSettings {
   rateLimit: RateLimit | null
   /** Beside the limits of the endpoint. They do not hold for jobs without a key. */
   perKey: KeyLimits | null
+  /** The names of the limits that it shares with other endpoints (shared-limits.ts). */
+  limits: string[]
   /** `async`: a 202 means that the handler reports later. */
   completion: 'sync' | 'async'
   /** With async completion: the time limit after the 202 or the last heartbeat. */
@@ -109,6 +112,24 @@ export interface Endpoint extends EndpointSettings {
   /** Raised by changes of clients and by disabling, but not by rests and counts. */
   version: number
 }
+
+export interface EndpointCounts {
+  queued: number
+  running: number
+  more: boolean
+}
+
+export type PutEndpointResult =
+  | { kind: 'created' | 'replaced'; endpoint: Endpoint }
+  /** `ifVersion` is not met; null: there is no such endpoint. */
+  | { kind: 'stale'; version: number | null }
+  | { kind: 'being_deleted' }
+  | LimitRefusal
+
+export type DeleteEndpointResult =
+  | { kind: 'deleted' | 'deleting' | 'not_found' }
+  | { kind: 'in_use'; counts: EndpointCounts; scheduleName: string | null }
+  | { kind: 'stale'; version: number }
 
 /**
  * Whether these settings equal the stored ones. If they do, the version is not raised, and a

@@ -30,25 +30,6 @@ export function hasTokens(
   return tokensAt(limit, fullAt, now) + rounding(limit) >= Math.min(cost, limit.count)
 }
 
-/** The tokens of a bucket, while one claim takes them. */
-export interface Tokens {
-  /** Returns false, and takes nothing, if a job of this cost may not start now. */
-  take(cost: number): boolean
-}
-
-/** @param limit null: there is no limit */
-export function tokensOf(limit: RateLimit | null, fullAt: number | null, now: number): Tokens {
-  let full = fullAt
-  return {
-    take(cost) {
-      if (limit === null) return true
-      if (!hasTokens(limit, full, now, cost)) return false
-      full = fullAfterTaking(limit, full, now, cost)
-      return true
-    },
-  }
-}
-
 function rounding({ count, perMs }: RateLimit): number {
   return (ROUNDING_MS * count) / perMs
 }

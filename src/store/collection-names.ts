@@ -10,6 +10,7 @@ const SUFFIXES = {
   schedules: 'schedules',
   keys: 'keys',
   fairnessKeys: 'fairness_keys',
+  limits: 'limits',
   workers: 'workers',
   minuteStats: 'minute_stats',
   meta: 'meta',

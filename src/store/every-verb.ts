@@ -1,10 +1,10 @@
 // Calls every verb of a store as API and workers do, on a few hundred jobs of its own: for
 // `posthorn doctor store` and the test of query plans. Only for a store that holds nothing else.
-import { type EndpointSettings, newSecret } from '../endpoint/endpoint.ts'
+import { type EndpointSettings, newSecret, type PutEndpointResult } from '../endpoint/endpoint.ts'
 import type { Attempt, ClaimedJob, DedupeMode, Lease, NewJob } from '../job/job.ts'
 import { newJobId } from '../job/job-id.ts'
 import { DEFAULT_RETRY } from '../job/retry-policy.ts'
-import type { JobQuery, PutEndpointResult, Settlement, Store } from './store.ts'
+import type { JobQuery, Settlement, Store } from './store.ts'
 
 const DAY_MS = 86_400_000
 const LARGE_BYTES = 10_000
@@ -32,6 +32,7 @@ export async function useEveryVerb(store: Store): Promise<void> {
   await useDependencies(store)
   await useFairnessKeys(store, fair)
   await useKeyLimits(store)
+  await useSharedLimits(store)
   await useAsyncJobs(store)
   await useDeletion(store)
   await useRecords(store, busy)
@@ -259,6 +260,33 @@ async function useKeyRests(store: Store, endpoint: string): Promise<void> {
   await store.resumeEndpoint(endpoint)
 }
 
+/** Limits that endpoints share: full, and with tokens. */
+async function useSharedLimits(store: Store): Promise<void> {
+  const rateLimit = { count: 5, perMs: DAY_MS }
+  for (const name of ['doctor-slots', 'doctor-tokens']) {
+    await store.putLimit({ name, concurrency: 2, rateLimit: null }, 'none')
+  }
+  await store.putLimit({ name: 'doctor-tokens', concurrency: null, rateLimit }, 1)
+  const limits = ['doctor-slots', 'doctor-tokens']
+  const first = await addEndpoint(store, 'doctor-sharing-endpoint', { limits })
+  const second = await addEndpoint(store, 'doctor-waiting-endpoint', { limits })
+  for (const name of [first, second]) await enqueue(store, name, 3)
+  const held = await claim(store, first, 2)
+  if (held.length !== 2) throw new Error('claim: a shared limit let 2 jobs start')
+  const shares = [first, second].map((endpoint) => ({ endpoint, limit: 2 }))
+  const refused = await store.claim(shares, 4, HOLDER)
+  if (refused.jobs.length !== 0) throw new Error('claim: a shared limit was full')
+  await store.settle(held.map((job) => success(store, job)))
+  await store.claim(shares, 4, HOLDER)
+  await store.limitsNamed(limits)
+  await store.listLimits(null, 10)
+  await store.listLimits('a', 10)
+  await store.limitUse('doctor-slots')
+  await store.deleteLimit('doctor-slots', null)
+  await store.putLimit({ name: 'doctor-unused', concurrency: 1, rateLimit: null }, null)
+  await store.deleteLimit('doctor-unused', 1)
+}
+
 async function useAsyncJobs(store: Store): Promise<void> {
   const endpoint = await addEndpoint(store, 'doctor-async-endpoint')
   await enqueue(store, endpoint, 2)
@@ -395,7 +423,7 @@ async function addEndpoint(
   const settings: EndpointSettings = {
     ...{ name, url: 'https://receiver.example/', description: '', headers: {}, statuses: {} },
     ...{ timeoutMs: 15_000, retry: DEFAULT_RETRY, concurrency: null, rateLimit: null },
-    perKey: null,
+    ...{ perKey: null, limits: [] },
     ...{ completion: 'sync', completionTimeoutMs: 900_000, onFinish: null, circuitBreaker: null },
     ...fields,
   }

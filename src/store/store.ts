@@ -5,7 +5,13 @@
 // of its event. A guard that does not match is a returned value, never an exception. A verb throws
 // only StoreUnavailable; after it, the outcome of a write is unknown until it is read back.
 
-import type { Endpoint, EndpointSettings } from '../endpoint/endpoint.ts'
+import type {
+  DeleteEndpointResult,
+  Endpoint,
+  EndpointCounts,
+  EndpointSettings,
+  PutEndpointResult,
+} from '../endpoint/endpoint.ts'
 import type { HealthReport } from '../endpoint/health.ts'
 import type {
   CountedKey,
@@ -16,6 +22,13 @@ import type {
   PutKeyResult,
 } from '../endpoint/key-limits.ts'
 import type { KeyHealthReport } from '../endpoint/key-rest.ts'
+import type {
+  DeleteLimitResult,
+  LimitUse,
+  PutLimitResult,
+  SharedLimit,
+  SharedLimitSettings,
+} from '../endpoint/shared-limits.ts'
 import type { EndpointRefusal, RequestRefusal } from '../job/acceptance.ts'
 import type { RetryOptions } from '../job/dependencies.ts'
 import type { EditRefusal, JobChange } from '../job/edit.ts'
@@ -36,6 +49,7 @@ import type {
 } from '../job/job.ts'
 import type { SettlingEvent } from '../job/lifecycle.ts'
 import type { Retention } from '../job/retention.ts'
+import type { StoredKey } from './api-key.ts'
 import type { AttemptTokens } from './attempt-token.ts'
 import type { End } from './ends.ts'
 import type { MinuteStats, MinuteStatsRange, MinuteStatsReport } from './minute-stats.ts'
@@ -172,6 +186,16 @@ export interface Store {
   /** What a claim would find of the key. */
   fairnessKeyState(key: FairnessKey): Promise<CountedKey>
   deleteFairnessKey(key: FairnessKey, ifVersion: number | null): Promise<DeleteKeyResult>
+
+  // Limits that endpoints share.
+
+  /** Creates or replaces the limit if `ifVersion` is met. */
+  putLimit(settings: SharedLimitSettings, ifVersion: IfVersion): Promise<PutLimitResult>
+  /** Those of these limits that exist, in no order. */
+  limitsNamed(names: string[]): Promise<SharedLimit[]>
+  listLimits(after: string | null, limit: number): Promise<Page<SharedLimit>>
+  limitUse(name: string): Promise<LimitUse>
+  deleteLimit(name: string, ifVersion: number | null): Promise<DeleteLimitResult>
 
   // Schedules.
 
@@ -366,6 +390,8 @@ export interface LimitedEndpoint {
   endpoint: string
   /** When to claim again, by the store's clock. The end of an attempt may allow it earlier. */
   againAt: number
+  /** The shared limits that refused a job of it. The end of an attempt at them may allow it. */
+  limits: string[]
 }
 
 /**
@@ -511,25 +537,6 @@ export interface JobQuery {
   limit: number
 }
 
-// Endpoints.
-
-export type PutEndpointResult =
-  | { kind: 'created' | 'replaced'; endpoint: Endpoint }
-  /** `ifVersion` is not met; null: there is no such endpoint. */
-  | { kind: 'stale'; version: number | null }
-  | { kind: 'being_deleted' }
-
-export interface EndpointCounts {
-  queued: number
-  running: number
-  more: boolean
-}
-
-export type DeleteEndpointResult =
-  | { kind: 'deleted' | 'deleting' | 'not_found' }
-  | { kind: 'in_use'; counts: EndpointCounts; scheduleName: string | null }
-  | { kind: 'stale'; version: number }
-
 // Schedules.
 
 /** A schedule as it is stored. src/schedule interprets it. */
@@ -576,21 +583,7 @@ export type DeleteScheduleResult =
   | { kind: 'deleted' | 'not_found' }
   | { kind: 'stale'; version: number }
 
-// Keys, workers, statistics, upkeep.
-
-export const MAX_KEYS = 1_000
-export const KEY_SCOPES = ['enqueue', 'work', 'admin'] as const
-export type KeyScope = (typeof KEY_SCOPES)[number]
-
-/** An API key. The store has only the SHA-256 of the key itself. */
-export interface StoredKey {
-  id: string
-  name: string
-  scope: KeyScope
-  /** Base64. */
-  hash: string
-  createdAt: number
-}
+// The mode of the API.
 
 export interface ApiMode {
   /** No API key is set, so endpoints may have loopback addresses. */

@@ -7,6 +7,7 @@ import {
   DEFAULT_COMPLETION_TIMEOUT_MS,
   DEFAULT_TIMEOUT_MS,
   type Endpoint,
+  type EndpointCounts,
   type EndpointSettings,
   endpointState,
   hintOf,
@@ -18,14 +19,15 @@ import {
 } from '../endpoint/endpoint.ts'
 import { httpUrlProblem } from '../endpoint/http-url.ts'
 import type { KeyLimits } from '../endpoint/key-limits.ts'
+import { MAX_LIMITS_OF_ENDPOINT } from '../endpoint/shared-limits.ts'
 import { formatDuration } from '../job/duration.ts'
 import { DEFAULT_RETRY, effectivePolicy } from '../job/retry-policy.ts'
 import { isPlainText } from '../plain-text.ts'
-import type { EndpointCounts } from '../store/store.ts'
 import { decrypted } from '../store/store-errors.ts'
 import {
   DAY_MS,
   duration,
+  endpointName,
   extraHeaders,
   instantText,
   maskedHeaders,
@@ -71,8 +73,8 @@ function urlProblem(url: string): string | null {
   return httpUrlProblem(url)
 }
 
-const concurrency = z.int().min(1).max(MAX_CONCURRENCY).nullable()
-const rateLimit = z.strictObject({
+export const concurrency = z.int().min(1).max(MAX_CONCURRENCY).nullable()
+export const rateLimit = z.strictObject({
   count: z.int().min(1).max(MAX_RATE_COUNT),
   per: duration(1, MAX_EXTENSION_MS),
 })
@@ -88,6 +90,10 @@ export const keyLimits = {
   rateLimit: rateLimit.nullable().meta({
     description: 'attempts of one fairness key in a time; null: no limit',
   }),
+}
+
+const LIMITS_NOTE = {
+  description: 'the names of limits that it shares with other endpoints, beside its own limits',
 }
 
 /**
@@ -111,6 +117,11 @@ const fields = {
   description: text(0, 500),
   concurrency,
   rateLimit: rateLimit.nullable(),
+  limits: z
+    .array(endpointName)
+    .max(MAX_LIMITS_OF_ENDPOINT)
+    .refine((names) => new Set(names).size === names.length, 'expected each limit once')
+    .meta({ uniqueItems: true }),
   completion: z.enum(['sync', 'async']),
   statuses: pairs(
     z
@@ -150,6 +161,7 @@ export const endpointBody = z.strictObject({
     .nullable()
     .default(null)
     .meta(PER_KEY_NOTE),
+  limits: fields.limits.default([]).meta(LIMITS_NOTE),
   completion: fields.completion.default('sync'),
   completionTimeout: extension
     .prefault(formatDuration(DEFAULT_COMPLETION_TIMEOUT_MS))
@@ -189,6 +201,7 @@ export const endpointChange = z.strictObject({
     .partial()
     .nullish()
     .meta({ description: 'the given parts are replaced; null: no limits' }),
+  limits: fields.limits.nullish().meta(LIMITS_NOTE),
   completion: fields.completion.nullish(),
   completionTimeout: extension.nullish().meta(COMPLETION_TIMEOUT_NOTE),
   secret: secret.optional().meta({ description: 'absent: unchanged; null is refused' }),
@@ -218,6 +231,7 @@ export function changedSettings(stored: Endpoint, change: EndpointChange): Endpo
     concurrency: changed(change.concurrency, stored.concurrency, null),
     rateLimit: changed(rateLimit && rateLimitFrom(rateLimit), stored.rateLimit, null),
     perKey: perKey === undefined ? stored.perKey : keyLimitsFrom(perKey, stored.perKey),
+    limits: changed(change.limits, stored.limits, reset.limits),
     completion: changed(change.completion, stored.completion, reset.completion),
     completionTimeoutMs: changed(
       change.completionTimeout,
@@ -276,6 +290,7 @@ export function settingsFrom(name: string, body: EndpointBody): EndpointSettings
     concurrency: body.concurrency,
     rateLimit: rateLimit && rateLimitFrom(rateLimit),
     perKey: keyLimitsFrom(perKey, null),
+    limits: body.limits,
     completion: body.completion,
     completionTimeoutMs: body.completionTimeout,
     onFinish: body.onFinish,
@@ -302,6 +317,7 @@ export const endpointResponse = z.object({
     .object({ concurrency: z.int().nullable(), rateLimit: rateLimitResponse })
     .nullable()
     .meta(PER_KEY_NOTE),
+  limits: z.array(z.string()).meta(LIMITS_NOTE),
   completion: z.enum(['sync', 'async']),
   completionTimeout: z.string(),
   onFinish: onFinishResponse,
@@ -365,6 +381,7 @@ function shown(endpoint: Endpoint, { queued, running, more }: EndpointCounts, no
       concurrency: perKey.concurrency,
       rateLimit: rateLimitView(perKey.rateLimit),
     },
+    limits: endpoint.limits,
     completion: endpoint.completion,
     completionTimeout: formatDuration(endpoint.completionTimeoutMs),
     onFinish: endpoint.onFinish,

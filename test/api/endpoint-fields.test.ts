@@ -296,6 +296,19 @@ describe.each(SQLITE_UNLESS_LONG)('on %s', CONCURRENT, (engine) => {
     await fixture.job(second, 'succeeded')
   })
 
+  it('limits: up to five limits that it shares with other endpoints', async () => {
+    expect((await put({})).body.limits).toEqual([])
+    const names = ['field-b', 'field-a']
+    for (const name of names) await request('PUT', `/limits/${name}`, { concurrency: 1 })
+    expect((await put({ limits: names })).body.limits).toEqual(names)
+    const { body } = await request('PATCH', '/endpoints/probe', { description: 'kept' })
+    expect(body.limits).toEqual(names)
+    expect((await request('PATCH', '/endpoints/probe', { limits: null })).body.limits).toEqual([])
+    await expectRefused('/limits', { limits: ['field-a', 'field-a'] }, { limits: null })
+    await expectRefused('/limits', { limits: Array.from({ length: 6 }, (_, i) => `limit-${i}`) })
+    await expectRefused('/limits/0', { limits: ['Upper'] })
+  })
+
   it('completion: sync or async; with async a 202 is no end', async () => {
     expect((await put({})).body.completion).toBe('sync')
     await expectRefused('/completion', { completion: 'later' }, { completion: null })

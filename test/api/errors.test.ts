@@ -32,6 +32,28 @@ const FILL_KEYS: Record<Engine, (url: string, endpoint: string) => Promise<void>
   },
 }
 
+const FILL_LIMITS: Record<Engine, (url: string) => Promise<void>> = {
+  async sqlite(url) {
+    const db = new DatabaseSync(url.slice('sqlite:'.length))
+    db.exec(`with recursive n (i) as (select 1 union all select i + 1 from n where i < 1000)
+      insert into limits (name, concurrency, created_at, updated_at, version)
+      select 'filled-' || i, 1, 1, 1, 1 from n`)
+    db.close()
+  },
+  async mongo(url) {
+    const client = await MongoClient.connect(url)
+    const times = { createdAt: new Date(), updatedAt: new Date(), version: 1 }
+    const admission = { admissionHolder: null, admissionUntil: null }
+    const fields = { concurrency: 1, rateLimit: null, rateFullAt: null, waits: [], ...times }
+    const limits = Array.from({ length: 1_000 }, (_, i) => ({ _id: `filled-${i + 1}` }))
+    await client
+      .db()
+      .collection<{ _id: string }>(COLLECTIONS.limits)
+      .insertMany(limits.map((limit) => ({ ...limit, ...fields, ...admission })))
+    await client.close()
+  },
+}
+
 describe.each(SQLITE_UNLESS_LONG)('on %s', (engine) => {
   const fixture = useApi(engine, { MAX_BODY_BYTES: String(MAX_BODY_BYTES) })
   const { request } = fixture
@@ -223,6 +245,47 @@ describe.each(SQLITE_UNLESS_LONG)('on %s', (engine) => {
     expectProblem(named, 409, 'endpoint_in_use', { detail: expect.stringContaining('schedule') })
     await request('DELETE', `/schedules/${endpoint.name}`)
     expect((await request('DELETE', `/endpoints/${endpoint.name}`)).status).toBe(204)
+  })
+
+  it('limit_not_found: 404 by name, 422 for an endpoint that names it', async () => {
+    for (const method of ['GET', 'DELETE']) {
+      expectProblem(await request(method, '/limits/unknown'), 404, 'limit_not_found')
+    }
+    const limits = ['unknown']
+    const put = await request('PUT', '/endpoints/limited', { url: null, limits })
+    expectProblem(put, 422, 'limit_not_found', {
+      detail: expect.stringContaining('PUT /limits/unknown'),
+    })
+    expect((await request('GET', '/endpoints/limited')).status).toBe(404)
+    expectProblem(await request('PATCH', '/endpoints/known', { limits }), 422, 'limit_not_found')
+  })
+
+  it('limit_in_use: an endpoint names it', async () => {
+    await request('PUT', '/limits/used', { concurrency: 1 })
+    const { name } = await fixture.pulledEndpoint({ limits: ['used'] })
+    expectProblem(await request('DELETE', '/limits/used'), 409, 'limit_in_use', {
+      detail: expect.stringContaining(`"${name}"`),
+    })
+    await request('PATCH', `/endpoints/${name}`, { limits: [] })
+    expect((await request('DELETE', '/limits/used')).status).toBe(204)
+  })
+
+  it('too_many_limits: more than 1,000, but those can be changed', async () => {
+    await FILL_LIMITS[engine](fixture.posthorn.env.STORE_URL as string)
+    expectProblem(await request('PUT', '/limits/more', {}), 409, 'too_many_limits')
+    expect((await request('PUT', '/limits/filled-1', { concurrency: 2 })).status).toBe(200)
+    for (let i = 1; i <= 1_000; i++) await request('DELETE', `/limits/filled-${i}`)
+  })
+
+  it('too_many_endpoints: more than 200 that name one limit', async () => {
+    await request('PUT', '/limits/crowded', {})
+    const crowded = { url: null, limits: ['crowded'] }
+    for (let i = 0; i < 200; i++) await request('PUT', `/endpoints/crowd-${i}`, crowded)
+    const path = '/endpoints/one-more'
+    expectProblem(await request('PUT', path, crowded), 409, 'too_many_endpoints')
+    await request('PUT', path, { url: null })
+    const { limits } = crowded
+    expectProblem(await request('PATCH', path, { limits }), 409, 'too_many_endpoints')
   })
 
   it('too_many_keys: settings for more than 10,000 keys of an endpoint', async () => {

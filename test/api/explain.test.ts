@@ -143,6 +143,53 @@ describe.each(SQLITE_UNLESS_LONG)('on %s', CONCURRENT, (engine) => {
     await fixture.job(await endpoint.enqueue({ fairnessKey: 'b' }), 'succeeded')
   })
 
+  it('limit_full: which limit, while it has no room for the job', async () => {
+    const held = heldReplies()
+    await request('PUT', '/limits/slots', { concurrency: 1 })
+    const endpoint = await fixture.endpoint(held.script, { limits: ['slots'] })
+    const other = await fixture.endpoint(200, { limits: ['slots'] })
+    const first = await endpoint.enqueue()
+    await fixture.job(first, 'running')
+    const second = await other.enqueue()
+    expect(await explain(second)).toMatchObject({
+      ...{ state: 'queued', reason: 'limit_full', expectedAt: null },
+      detail: expect.stringContaining(
+        '1 jobs of the 2 endpoints that share limit "slots" are running, and the limit is 1',
+      ),
+    })
+    held.release(200)
+    await fixture.job(second, 'succeeded')
+  })
+
+  it('limit_full: and when its rate lets the next attempt start', async () => {
+    await request('PUT', '/limits/tokens', { rateLimit: { count: 1, per: '1h' } })
+    const endpoint = await fixture.endpoint(200, { limits: ['tokens'] })
+    await fixture.job(await endpoint.enqueue(), 'succeeded')
+    const { reason, detail, expectedAt } = await explain(await endpoint.enqueue())
+    expect([reason, detail]).toEqual([
+      'limit_full',
+      `limit "tokens" lets the next attempt start at ${expectedAt}`,
+    ])
+    expect(at(expectedAt) - Date.now()).toBeGreaterThan(3_500_000)
+  })
+
+  it('limit_full: and which endpoint its room is for', async () => {
+    await request('PUT', '/limits/turns', { concurrency: 1 })
+    const first = await fixture.pulledEndpoint({ limits: ['turns'] })
+    const second = await fixture.pulledEndpoint({ limits: ['turns'] })
+    const id = await first.enqueue()
+    await second.enqueue()
+    const [job] = (await request('POST', `/endpoints/${first.name}/claim`)).body.jobs
+    expect(job.id).toBe(id)
+    const waiting = await first.enqueue()
+    expect((await request('POST', `/endpoints/${second.name}/claim`)).body.jobs).toEqual([])
+    await request('POST', `/jobs/${id}/complete`, {}, { authorization: `Bearer ${job.token}` })
+    expect(await explain(waiting)).toMatchObject({
+      reason: 'limit_full',
+      detail: `the room of limit "turns" is for endpoint "${second.name}", which was refused before`,
+    })
+  })
+
   it('concurrency_full: while as many attempts are in flight as may be', async () => {
     const held = heldReplies()
     const endpoint = await fixture.endpoint(held.script, { concurrency: 1 })

@@ -25,6 +25,7 @@ const TABLES = {
       'concurrency',
       'rateLimit',
       'perKey',
+      'limits',
       'completion',
       'completionTimeout',
       'secret',
@@ -52,6 +53,16 @@ const TABLES = {
       'POST /endpoints/:name/test',
       'state',
       'a change to an endpoint',
+    ],
+  },
+  'limit routes': {
+    files: /^limit-routes/,
+    rows: [
+      'PUT /limits/:name',
+      'GET /limits',
+      'GET /limits/:name',
+      'DELETE /limits/:name',
+      'a limit',
     ],
   },
   'job fields': {

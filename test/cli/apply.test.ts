@@ -13,6 +13,8 @@ const DEADLINE = { timeout: 60_000 }
 
 /** Every field, each in another spelling than the API returns. */
 const FILE = `
+limits:
+  renderers: {concurrency: 8, rateLimit: {count: 100, per: 60s}}
 endpoints:
   invoice-pdf:
     url: http://127.0.0.1:3999/
@@ -24,6 +26,7 @@ endpoints:
     circuitBreaker: {failures: 5}
     secret: whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=
     onFinish: notified
+    limits: [renderers]
   notified:
     url: null
 schedules:
@@ -86,16 +89,24 @@ describe('apply', () => {
   })
 
   it('first only shows, then makes, then finds nothing to change', DEADLINE, async () => {
-    const lines = ['+ endpoint invoice-pdf', '+ endpoint notified', '+ schedule nightly']
+    const lines = [
+      '+ limit renderers',
+      '+ endpoint invoice-pdf',
+      '+ endpoint notified',
+      '+ schedule nightly',
+    ]
     const dry = await apply(FILE, '--dry-run')
     expect(dry.code).toBe(0)
-    expect(dry.stdout.split('\n').slice(0, 3)).toEqual(lines)
+    expect(dry.stdout.split('\n').slice(0, 4)).toEqual(lines)
     expect((await read('/endpoints')).items).toEqual([])
 
     const first = await apply(FILE)
     expect(first).toMatchObject({ code: 0, stderr: '' })
-    expect(first.stdout).toBe(`${lines.join('\n')}\n3 new, 0 changed, 0 unchanged\n`)
+    expect(first.stdout).toBe(`${lines.join('\n')}\n4 new, 0 changed, 0 unchanged\n`)
     expect(await read('/endpoints/invoice-pdf')).toMatchObject({ timeout: '1m30s', version: 1 })
+    expect(await read('/limits/renderers')).toMatchObject({
+      ...{ concurrency: 8, rateLimit: { count: 100, per: '1m' }, endpoints: ['invoice-pdf'] },
+    })
     expect(await read('/schedules/nightly')).toMatchObject({
       timezone: 'Europe/Berlin',
       payload: { report: 'nightly', sum: 1.5, rows: [1, null, 'x'] },
@@ -123,7 +134,7 @@ describe('apply', () => {
     expect(stdout).toContain('headers: {"X-Api-Key":"***1234"} → {"X-Api-Key":"***5678"}')
     expect(stdout).toContain('= endpoint notified\n~ schedule nightly\n    payload: ')
     expect(stdout).toContain('    fairnessKey: "reports" → null\n    cost: 10 → 11\n')
-    expect(stdout).toContain('0 new, 2 changed, 1 unchanged')
+    expect(stdout).toContain('0 new, 2 changed, 2 unchanged')
     expect(stdout).not.toContain('a-long-secret')
     expect(await read('/endpoints/invoice-pdf')).toMatchObject({ timeout: '2m' })
     // The file does not contain `paused`, so the schedule stays paused.
@@ -255,6 +266,7 @@ endpoints:
   yes: {url: null}
   slow:
     url: null
+    limits: [renderers, nothing]
     timeout: 1d
     colour: red
     size: 1
@@ -275,22 +287,23 @@ schedules:
     const [head, ...lines] = stderr.trimEnd().split('\n')
     expect(head).toMatch(/^\S*posthorn\.yaml is wrong:$/)
     const expected: [number, string][] = [
-      [2, 'endpoint: expected endpoints and schedules only'],
-      [3, 'queues: expected endpoints and schedules only'],
+      [2, 'endpoint: expected limits, endpoints and schedules only'],
+      [3, 'queues: expected limits, endpoints and schedules only'],
       [5, 'endpoints.Upper: expected 1–64'],
       [6, 'YAML does not read the name 007 as text; quote it'],
       [7, 'YAML does not read the name yes as text; quote it'],
-      [10, 'endpoints.slow.timeout: expected a duration'],
-      [11, 'endpoints.slow.colour: is unknown'],
-      [12, 'endpoints.slow.size: is unknown'],
-      [13, 'YAML does not read the name 12345678901234567890 as text'],
-      [13, 'endpoints.slow.statuses.404: expected'],
-      [14, 'the tag !job cannot be expressed in JSON'],
-      [16, 'schedules.never.cron: '],
-      [17, 'schedules.empty.payload: a payload is needed'],
-      [19, 'schedules.empty.endpoint: there is no endpoint "nowhere"'],
-      [20, 'schedules.exact.endpoint: there is no endpoint "gone"'],
-      [21, '9007199254740993 cannot be represented exactly; quote it'],
+      [10, 'endpoints.slow.limits.1: there is no limit "nothing"'],
+      [11, 'endpoints.slow.timeout: expected a duration'],
+      [12, 'endpoints.slow.colour: is unknown'],
+      [13, 'endpoints.slow.size: is unknown'],
+      [14, 'YAML does not read the name 12345678901234567890 as text'],
+      [14, 'endpoints.slow.statuses.404: expected'],
+      [15, 'the tag !job cannot be expressed in JSON'],
+      [17, 'schedules.never.cron: '],
+      [18, 'schedules.empty.payload: a payload is needed'],
+      [20, 'schedules.empty.endpoint: there is no endpoint "nowhere"'],
+      [21, 'schedules.exact.endpoint: there is no endpoint "gone"'],
+      [22, '9007199254740993 cannot be represented exactly; quote it'],
     ]
     for (const [line, text] of expected) {
       expect(lines.filter((one) => one.startsWith(`  line ${line}: ${text}`))).toHaveLength(1)
@@ -357,7 +370,9 @@ schedules:
     const { code, stderr } = await shell.call(['apply', shell.write('wrong.yaml', WRONG)], { env })
     expect(code).toBe(2)
     expect(stderr).toMatch(/^\S*wrong\.yaml is wrong:\n {2}line 2: endpoint: /)
-    expect(stderr).toMatch(/\n {2}endpoints that are not in this file were not checked: .+\n$/)
+    expect(stderr).toMatch(
+      /\n {2}limits and endpoints that are not in this file were not checked: .+\n$/,
+    )
     expect(stderr).not.toContain('there is no endpoint')
   })
 

@@ -84,6 +84,7 @@ describe('the example of', () => {
     })
     const schedule = { cron: '0 2 * * *', endpoint: 'invoice-pdf', payload: 1 }
     await posthorn.request('PUT', '/schedules/nightly-report', schedule)
+    await posthorn.request('PUT', '/limits/tax-office', { concurrency: 5 })
     const job = await posthorn.request('POST', '/jobs', { endpoint: 'invoice-pdf', payload: 1 })
     const key = await posthorn.request('POST', '/keys', { name: 'web shop', scope: 'enqueue' })
     return { id: job.body.id, key_id: key.body.id }

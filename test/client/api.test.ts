@@ -245,6 +245,29 @@ describe('endpoints', () => {
     await posthorn.endpoints.remove(name, { force: true })
   })
 
+  it('share limits', async () => {
+    const { limits } = posthorn
+    const settings = { concurrency: 3, rateLimit: { count: 5, per: '1m' } }
+    const made = await limits.put('shared-a', settings, { ifAbsent: true })
+    expect(made).toMatchObject({ name: 'shared-a', ...settings, tokens: 5, endpoints: [] })
+    const changed = await limits.put('shared-a', { concurrency: 4 }, { ifVersion: made.version })
+    expect(changed).toMatchObject({ concurrency: 4, rateLimit: null, tokens: null })
+    const stale = limits.put('shared-a', {}, { ifVersion: made.version })
+    expect(await codeOf(stale)).toBe('precondition_failed')
+    await limits.put('shared-b', {})
+    await posthorn.endpoints.put('sharing', { url: null, limits: ['shared-b', 'shared-a'] })
+    const read = await limits.get('shared-a')
+    expect(read).toMatchObject({ endpoints: ['sharing'], running: 0, waiting: [] })
+    const names: string[] = []
+    for await (const one of limits.list({ limit: 1 })) names.push(one.name)
+    expect(names).toEqual(['shared-a', 'shared-b'])
+    expect((await limits.page({ limit: 1 })).nextCursor).not.toBeNull()
+    expect(await codeOf(limits.remove('shared-a'))).toBe('limit_in_use')
+    await posthorn.endpoints.remove('sharing')
+    await limits.remove('shared-a', { ifVersion: changed.version })
+    expect(await codeOf(limits.get('shared-a'))).toBe('limit_not_found')
+  })
+
   it('without jobs are removed at once', async () => {
     const name = 'removed'
     await posthorn.endpoints.put(name, { url: null })

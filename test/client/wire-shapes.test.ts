@@ -17,6 +17,7 @@ import { ERRORS } from '../../src/errors.ts'
 import type * as job from '../../src/job/job.ts'
 import type { endpointBody, endpointChange } from '../../src/wire/endpoints.ts'
 import type { batchJobBody, editBody } from '../../src/wire/jobs.ts'
+import type { limitBody } from '../../src/wire/limits.ts'
 import type { scheduleBody } from '../../src/wire/schedules.ts'
 
 /** The names of all fields, from every member of a union. */
@@ -56,6 +57,10 @@ describe('the client knows', () => {
     expectTypeOf<keyof client.ListedEndpoint>().toEqualTypeOf<
       keyof Answer<'endpointListResponse'>['items'][number]
     >()
+    expectTypeOf<keyof client.SharedLimit>().toEqualTypeOf<keyof Answer<'limitResponse'>>()
+    expectTypeOf<keyof client.ListedSharedLimit>().toEqualTypeOf<
+      keyof Answer<'limitListResponse'>['items'][number]
+    >()
     expectTypeOf<keyof client.PingResult>().toEqualTypeOf<keyof Answer<'testResponse'>>()
     expectTypeOf<keyof client.BulkResult>().toEqualTypeOf<keyof Answer<'bulkResponse'>>()
     expectTypeOf<keyof client.Explanation>().toEqualTypeOf<keyof Answer<'explainResponse'>>()
@@ -89,6 +94,8 @@ describe('the client knows', () => {
       ['ENDPOINT', checks.ENDPOINT, answers.endpointResponse],
       ['LISTED_ENDPOINT', checks.LISTED_ENDPOINT, page(answers.endpointListResponse.shape.items)],
       ['FAIRNESS_KEY', checks.FAIRNESS_KEY, page(answers.fairnessKeyListResponse.shape.items)],
+      ['LIMIT', checks.LIMIT, answers.limitResponse],
+      ['LISTED_LIMIT', checks.LISTED_LIMIT, page(answers.limitListResponse.shape.items)],
       ['PING', checks.PING, answers.testResponse],
       ['SCHEDULE', checks.SCHEDULE, answers.scheduleResponse],
       ['SCHEDULE_SUMMARY', checks.SCHEDULE_SUMMARY, page(answers.scheduleListResponse.shape.items)],
@@ -143,6 +150,9 @@ describe('the client knows', () => {
     >()
     expectTypeOf<keyof client.EndpointChange>().toEqualTypeOf<
       keyof z.input<typeof endpointChange>
+    >()
+    expectTypeOf<keyof client.SharedLimitSettings>().toEqualTypeOf<
+      keyof z.input<typeof limitBody>
     >()
     expectTypeOf<keyof client.JobQuery | 'cursor'>().toEqualTypeOf<
       keyof z.input<typeof jobsQuery>

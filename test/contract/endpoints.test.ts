@@ -1,8 +1,11 @@
 // The promises of the store about endpoints: versions, secrets, deletion, counts.
 import { describe, expect, test } from 'vitest'
-import { type EndpointSettings, newSecret } from '../../src/endpoint/endpoint.ts'
+import {
+  type EndpointSettings,
+  newSecret,
+  type PutEndpointResult,
+} from '../../src/endpoint/endpoint.ts'
 import { DEFAULT_RETRY } from '../../src/job/retry-policy.ts'
-import type { PutEndpointResult } from '../../src/store/store.ts'
 import { ENGINES } from '../support/engines.ts'
 import { useStore } from '../support/stores.ts'
 import { until } from '../support/until.ts'

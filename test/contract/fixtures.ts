@@ -33,6 +33,7 @@ export function settingsOf(fields: Partial<EndpointSettings> = {}): EndpointSett
     concurrency: null,
     rateLimit: null,
     perKey: null,
+    limits: [],
     completion: 'sync',
     completionTimeoutMs: 900_000,
     onFinish: null,

@@ -1,7 +1,7 @@
 // API keys, workers, and the data that the API stores about itself, on both stores.
 import { randomBytes } from 'node:crypto'
 import { describe, expect, test } from 'vitest'
-import { MAX_KEYS, type StoredKey } from '../../src/store/store.ts'
+import { MAX_KEYS, type StoredKey } from '../../src/store/api-key.ts'
 import type { UpkeepLease } from '../../src/store/upkeep-lease.ts'
 import type { WorkerReport } from '../../src/store/worker-liveness.ts'
 import { ENGINES } from '../support/engines.ts'

@@ -63,12 +63,15 @@ describe('the guides', () => {
   })
 
   it('limits: registers an endpoint with all three, retries what a filter finds, explains a job', async () => {
-    const [register, retry, explain] = blocksOf('limits.md')
+    const [register, share, retry, explain] = blocksOf('limits.md')
     const [endpoint] = run(register as string)
     expect(endpoint).toMatchObject({
       concurrency: 5,
       rateLimit: { count: 100, per: '1m' },
       circuitBreaker: { failures: 20, cooldown: '30s' },
+    })
+    expect(run(share as string).at(-1)).toMatchObject({
+      ...{ name: 'tax-api', concurrency: 10, tokens: 600, endpoints: ['tax-office'] },
     })
     expect(run(retry as string)).toEqual([{ matched: 0, affected: 0 }])
     expect(run(explain as string)).toMatchObject([{ reason: 'not_due' }])

@@ -167,21 +167,22 @@ describe('a step', () => {
 
 describe('indexes', () => {
   /** The index `deleting` under a new name, and another time to live of the workers. */
+  const { deleting = { key: {}, options: {} }, ...kept } = DEFINITIONS.indexes.endpoints ?? {}
   const changed: Definitions = {
     ...DEFINITIONS,
     indexes: {
       ...DEFINITIONS.indexes,
-      endpoints: { deleting_by_name: { key: { deleting: 1, _id: 1 }, options: {} } },
+      endpoints: { ...kept, deleting_by_name: { key: { deleting: 1, _id: 1 }, options: {} } },
       workers: { seen: { key: { seenAt: 1 }, options: { expireAfterSeconds: 60 } } },
     },
-    retired: { endpoints: DEFINITIONS.indexes.endpoints ?? {} },
+    retired: { endpoints: { deleting } },
   }
 
   it('with a new name are created at the start; the command drops those that they replace', async () => {
     await createStore()
     await open(changed)
     expect([...(await indexesOf(COLLECTIONS.endpoints)).keys()].sort()).toEqual(
-      ['_id_', 'deleting', 'deleting_by_name'].sort(),
+      ['_id_', ...Object.keys(kept), 'deleting', 'deleting_by_name'].sort(),
     )
     expect(await migrateDatabase(url, changed)).toEqual({
       ...{ from: NUMBER, to: NUMBER, createdIndexes: [] },

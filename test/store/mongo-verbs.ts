@@ -85,6 +85,7 @@ export async function useEveryVerb(store: Store, other: Store): Promise<void> {
   await useFairnessKeys(store, fair, flood)
   await useKeyLimits(store)
   await useKeyRests(store)
+  await useSharedLimits(store)
   await useWaitingVerbs(store)
   await useLateVerbs(store)
   await readAll(store, endpoint, first.jobId)
@@ -252,6 +253,33 @@ async function useKeyRests(store: Store): Promise<void> {
   await store.settle([success(store, await claimOne(store, endpoint))])
   await store.fairnessKeyState(key)
   await store.resumeEndpoint(endpoint)
+}
+
+/** Limits that endpoints share: with room, full, and with tokens. */
+async function useSharedLimits(store: Store): Promise<void> {
+  const slots = { name: 'slots', concurrency: 1, rateLimit: null }
+  const tokens = { name: 'tokens', concurrency: null, rateLimit: { count: 5, perMs: DAY_MS } }
+  await store.putLimit({ ...tokens, rateLimit: null }, 'none')
+  await store.putLimit(tokens, 1)
+  await store.putLimit(slots, null)
+  const first = await addEndpoint(store, { limits: ['slots', 'tokens'] })
+  const second = await addEndpoint(store, { limits: ['slots'] })
+  for (const name of [first, second]) await enqueueMany(store, name, 2)
+  const held = await claimOne(store, first)
+  await claimFrom(store, second, 2)
+  await store.limitUse('slots')
+  await store.settle([success(store, held)])
+  await store.settle([success(store, await claimOne(store, second))])
+  await store.limitsNamed(['slots', 'none'])
+  await store.listLimits(null, 1)
+  await store.listLimits('slots', 1)
+  await store.deleteLimit('slots', null)
+  await store.putLimit({ ...slots, name: 'unused' }, null)
+  await store.deleteLimit('unused', 1)
+  for (const name of [first, second]) {
+    const { items } = await store.listJobs({ endpoint: name, states: ['queued'], limit: 10 })
+    await store.cancel(items.map(({ id }) => id))
+  }
 }
 
 /**

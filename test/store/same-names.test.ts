@@ -40,7 +40,7 @@ const OWN_FILES: Record<Engine, string[]> = {
 const VERBS_OF_ONE_STORE = ['correctInstants']
 
 /** Limit of files in a folder. */
-const MAX_FILES = 37
+const MAX_FILES = 38
 
 /** The interface itself. The types below it in the same file have no methods. */
 const [PORT = ''] =
@@ -92,12 +92,12 @@ describe.each(ENGINES)('%s', (engine) => {
 describe('docs/ARCHITECTURE.md', () => {
   const architecture = readFileSync(join(PROJECT, 'docs/ARCHITECTURE.md'), 'utf8')
 
-  test('lists the files of src/store/mongo that a claim needs at run time: at most 11', () => {
+  test('lists the files of src/store/mongo that a claim needs at run time: at most 12', () => {
     const files = [...closureOf('mongo', 'claim.ts', { types: false })]
     expect(listedAfter(architecture, 'To understand `claim` on MongoDB').sort()).toEqual(
       files.sort(),
     )
-    expect(files.length).toBeLessThanOrEqual(11)
+    expect(files.length).toBeLessThanOrEqual(12)
   })
 
   test('lists the files from POST /jobs to the insert: at most 5', () => {

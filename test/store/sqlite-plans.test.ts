@@ -21,6 +21,7 @@ import * as keyRests from '../../src/store/sqlite/key-rests.ts'
 import * as keySettings from '../../src/store/sqlite/key-settings.ts'
 import * as leases from '../../src/store/sqlite/leases.ts'
 import * as settle from '../../src/store/sqlite/settle.ts'
+import * as sharedLimits from '../../src/store/sqlite/shared-limits.ts'
 import * as stats from '../../src/store/sqlite/stats.ts'
 import { openSqliteStore } from '../../src/store/sqlite/store.ts'
 import * as sweep from '../../src/store/sqlite/sweep.ts'
@@ -29,7 +30,7 @@ import * as turns from '../../src/store/sqlite/turns.ts'
 const MODULES = [
   ...[admission, blockedJobs, claim, commands, deletedEndpoints, endpoints, enqueue],
   ...[enqueueConflicts, fairnessKeys, finishEffects, jobRow, jobs, keyLimits, keyRests],
-  ...[keySettings, leases, settle, stats, sweep, turns],
+  ...[keySettings, leases, settle, sharedLimits, stats, sweep, turns],
 ]
 
 /** Statements that are constant texts. Those that a function makes are listed below. */

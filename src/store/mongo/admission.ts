@@ -9,6 +9,7 @@ import type { Filter } from 'mongodb'
 import { afterClaim, isLimited, type Limits, slotsLeft } from '../../endpoint/admission.ts'
 import { slotsAfterRest } from '../../endpoint/health.ts'
 import type { KeyLimits } from '../../endpoint/key-limits.ts'
+import type { SharedRoom } from '../../endpoint/shared-limits.ts'
 import { type Deadline, type MongoContext, NEWEST, nowOf, run } from './connection.ts'
 import {
   ELIGIBILITY,
@@ -17,6 +18,7 @@ import {
   limitsOf,
 } from './endpoint-document.ts'
 import { type JobDocument, randomId } from './job-document.ts'
+import { acquireLimits, type SharedLimits } from './shared-limits.ts'
 
 /** A change must reach every worker within 1 s, and the workers remember endpoints, too. */
 const REMEMBERED_MS = 400
@@ -54,15 +56,20 @@ export interface Admission {
    * By name. A missing endpoint was not acquired: another claim holds it, or it returns no jobs.
    */
   endpoints: Map<string, Admitted>
+  /** The limits that these endpoints share. */
+  shared: SharedLimits
 }
 
 /** An endpoint at which this claim alone may claim now. */
-interface Admitted {
+export interface Admitted {
   limits: Limits
   perKey: KeyLimits | null
   hasKeySettings: boolean
   /** How many jobs it may claim. */
   slots: number
+  shared: SharedRoom[]
+  /** Shared limits whose admission another claim holds: there are no slots. */
+  heldLimits: string[]
 }
 
 export function rememberEligibleEndpoints(endpoints: MongoContext['endpoints']): EligibleEndpoints {
@@ -96,8 +103,8 @@ export function rememberEligibleEndpoints(endpoints: MongoContext['endpoints']):
           const hasKeySettings = endpoint.hasKeySettings === true
           const hasKeyLimits = endpoint.perKey !== null || hasKeySettings
           eligible.set(name, {
-            // One claim at a time counts the running jobs of a key.
-            isLimited: isLimited(limitsOf(endpoint)) || hasKeyLimits,
+            // One claim at a time counts the running jobs of a key or a shared limit.
+            isLimited: isLimited(limitsOf(endpoint)) || hasKeyLimits || endpoint.limits.length > 0,
             isKeyed: endpoint.lanes !== undefined || hasKeyLimits,
             ...{ hasKeyLimits, hasKeySettings },
           })
@@ -118,6 +125,9 @@ export async function acquireAdmission(
 ): Promise<Admission> {
   const holderId = randomId()
   const acquired = await writeHolder(context, names, holderId, deadline)
+  const limitNames = [...new Set(acquired.flatMap(({ limits }) => limits))]
+  const by = { holderId, untilMs: ADMISSION_MS }
+  const shared = await acquireLimits(context, limitNames, by, deadline)
   const now = context.clock.now()
   const limitsByName = new Map(acquired.map((endpoint) => [endpoint._id, limitsOf(endpoint)]))
   const byName = new Map(acquired.map((endpoint) => [endpoint._id, endpoint]))
@@ -128,11 +138,13 @@ export async function acquireAdmission(
       running: () => running.get(name) ?? 0,
       sendingSince: () => sending.get(name) ?? 0,
     }
-    const { perKey = null, hasKeySettings = false } = byName.get(name) ?? {}
-    const slots = slotsLeft(limits, Infinity, counts, now)
-    return [name, { limits, perKey, hasKeySettings, slots }]
+    const { perKey = null, hasKeySettings = false, limits: own = [] } = byName.get(name) ?? {}
+    const heldLimits = own.filter((limit) => shared.rooms.get(limit) === null)
+    const slots = heldLimits.length > 0 ? 0 : slotsLeft(limits, Infinity, counts, now)
+    const rooms = own.flatMap((limit) => shared.rooms.get(limit) ?? [])
+    return [name, { limits, perKey, hasKeySettings, slots, shared: rooms, heldLimits }]
   })
-  return { holderId, at: now, endpoints: new Map(admitted) }
+  return { holderId, at: now, endpoints: new Map(admitted), shared }
 }
 
 /**
@@ -142,10 +154,11 @@ export async function acquireAdmission(
  */
 export async function releaseAdmission(
   context: MongoContext,
-  { holderId, endpoints }: Admission,
+  { holderId, endpoints, shared }: Admission,
   costs: ReadonlyMap<string, number>,
   deadline: Deadline,
 ): Promise<boolean> {
+  const areLimitsHeld = await shared.release(costs, deadline)
   const now = context.clock.now()
   const updates = [...endpoints].map(([name, { limits }]) => {
     const { rateFullAt } = afterClaim(limits, costs.get(name) ?? 0, now)
@@ -156,7 +169,7 @@ export async function releaseAdmission(
   const { matchedCount } = await run(deadline, (limit) =>
     context.endpoints.bulkWrite(updates, { ordered: false, ...limit }),
   )
-  return matchedCount === updates.length
+  return areLimitsHeld && matchedCount === updates.length
 }
 
 function isEligible(endpoint: Eligibility, now: number): boolean {

@@ -5,15 +5,15 @@
 // not read are released and never sent. Jobs of endpoints with limits are claimed within their
 // admission (admission.ts): two commands before the update, and one at the end.
 import type { Document } from 'mongodb'
-import { ASK_AGAIN_MS, afterClaim } from '../../endpoint/admission.ts'
-import type { KeyRoom } from '../../endpoint/key-limits.ts'
-import { tokensOf } from '../../endpoint/rate-bucket.ts'
+import { ASK_AGAIN_MS, afterClaim, type Refusal, tokensOf } from '../../endpoint/admission.ts'
+import type { FairnessKey, KeyRoom } from '../../endpoint/key-limits.ts'
 import { type ClaimedJob, DEFAULT_COST } from '../../job/job.ts'
 import { ALARM } from '../../job/turns.ts'
 import type { Claim, Due, EndpointShare, Holder, LimitedEndpoint } from '../store.ts'
 import { StoreUnavailable } from '../store-errors.ts'
 import {
   type Admission,
+  type Admitted,
   acquireAdmission,
   type EligibleEndpoints,
   MAX_ADMITTED,
@@ -154,7 +154,7 @@ export async function claim(
   }
   const againAt = context.clock.now() + ASK_AGAIN_MS
   for (const endpoint of call.parkedAt) {
-    if (!limited.has(endpoint)) limited.set(endpoint, { endpoint, againAt })
+    if (!limited.has(endpoint)) limited.set(endpoint, { endpoint, againAt, limits: [] })
   }
   return { jobs: claimed, limited: [...limited.values()], unfinished: picker.openEndpoints() }
 }
@@ -247,12 +247,9 @@ async function claimAdmitted(
   const { context, unacknowledged, holder, picker, limitedNames, deadline } = call
   const admission = await acquireAdmission(context, names, deadline)
   const keyLimits = new Map([...admission.endpoints].filter(([name]) => call.heldNames.has(name)))
-  const keys = picked.flatMap(({ endpoint, fairnessKey: key }) =>
-    typeof key === 'string' ? [{ endpoint, key }] : [],
-  )
-  call.keys = await openKeys(context, keyLimits, keys, deadline)
+  call.keys = await openKeys(context, keyLimits, picked.flatMap(keyOf), deadline)
   const untried = new Set([...limitedNames].filter((name) => !names.includes(name)))
-  const { candidates, cutShort, full } = withinLimits(call, picked, admission)
+  const { candidates, cutShort, full, tokens } = withinLimits(call, picked, admission)
   call.full = full.flatMap(({ candidate, until }) => {
     const { _id, endpoint, fairnessKey: key } = candidate
     const priority = looks.picks.get(_id)?.priority
@@ -268,10 +265,7 @@ async function claimAdmitted(
   for (const job of started) {
     costs.set(job.endpoint, (costs.get(job.endpoint) ?? 0) + costOf(job))
   }
-  const keyed = started.flatMap((job) => {
-    const { endpoint, fairnessKey: key } = job
-    return typeof key === 'string' ? [{ endpoint, key, cost: costOf(job) }] : []
-  })
+  const keyed = started.flatMap((job) => keyOf(job).map((key) => ({ ...key, cost: costOf(job) })))
   const mayBeSent = await call.keys
     .save(keyed, deadline)
     .then(() => releaseAdmission(context, admission, costs, deadline))
@@ -285,13 +279,15 @@ async function claimAdmitted(
   for (const [name, nextCost] of cutShort) {
     // Beyond the limit of one round: this round did not try to acquire their admission.
     const isUntried = untried.has(name)
-    const notAcquiredAgainAt = isUntried ? now : now + ASK_AGAIN_MS
-    const limits = admission.endpoints.get(name)?.limits
-    const againAt =
-      limits === undefined
-        ? notAcquiredAgainAt
-        : afterClaim(limits, costs.get(name) ?? 0, now, nextCost).againAt
-    call.limited.set(name, { endpoint: name, againAt })
+    const askedAgainAt = isUntried ? now : now + ASK_AGAIN_MS
+    const admitted = admission.endpoints.get(name)
+    const next = { cost: nextCost, refusal: tokens.get(name)?.refusal ?? null }
+    call.limited.set(name, {
+      endpoint: name,
+      ...(admitted === undefined
+        ? { againAt: askedAgainAt, limits: [] }
+        : waitOf(admitted, costs.get(name) ?? 0, next, now)),
+    })
     if (isUntried) picker.reopen(name)
     else picker.close(name)
   }
@@ -304,11 +300,27 @@ async function claimAdmitted(
     )
   }
   for (const name of admission.endpoints.keys()) {
-    call.limited.set(name, { endpoint: name, againAt: now + ASK_AGAIN_MS })
+    call.limited.set(name, { endpoint: name, againAt: now + ASK_AGAIN_MS, limits: [] })
     picker.close(name)
   }
   const free = taken.filter(({ endpoint }) => !limitedNames.has(endpoint))
   return { taken: free, triedCount: candidates.length - within.length }
+}
+
+/** The fairness key of a job, if it has one. */
+function keyOf({ endpoint, fairnessKey: key }: Candidate): FairnessKey[] {
+  return typeof key === 'string' ? [{ endpoint, key }] : []
+}
+
+/** Until when an endpoint waits, and for which shared limits. */
+function waitOf(
+  { limits, heldLimits }: Admitted,
+  cost: number,
+  next: { cost: number; refusal: Refusal | null },
+  now: number,
+): Omit<LimitedEndpoint, 'endpoint'> {
+  if (next.refusal !== null && next.refusal.limits.length > 0) return next.refusal
+  return { againAt: afterClaim(limits, cost, now, next.cost).againAt, limits: heldLimits }
 }
 
 /**
@@ -323,9 +335,9 @@ function withinLimits(
   const now = admission.at
   const left = new Map([...admission.endpoints].map(([name, { slots }]) => [name, slots]))
   const tokens = new Map(
-    [...admission.endpoints].map(([name, { limits }]) => [
+    [...admission.endpoints].map(([name, { limits, shared }]) => [
       name,
-      tokensOf(limits.rateLimit, limits.rateFullAt, now),
+      tokensOf(name, limits, shared, now),
     ]),
   )
   const cutShort = new Map<string, number>()
@@ -357,7 +369,7 @@ function withinLimits(
     room?.take(cost)
     return true
   })
-  return { candidates, cutShort, full }
+  return { candidates, cutShort, full, tokens }
 }
 
 /** Claims the jobs that are still queued and due, and reads them with payloads, in order. */

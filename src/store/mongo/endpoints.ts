@@ -4,21 +4,18 @@
 import { isDeepStrictEqual } from 'node:util'
 import type { Document, Filter, UpdateFilter } from 'mongodb'
 import {
+  type DeleteEndpointResult,
   type Endpoint,
+  type EndpointCounts,
   type EndpointSettings,
+  type PutEndpointResult,
   rotatedSecrets,
   startsDeliveries,
 } from '../../endpoint/endpoint.ts'
 import { type Health, type HealthReport, healthAfter } from '../../endpoint/health.ts'
 import { underNewLimit } from '../../endpoint/rate-bucket.ts'
 import { type IfVersion, isMet, type OtherVersion, otherVersion } from '../precondition.ts'
-import {
-  type DeleteEndpointResult,
-  type EndpointCounts,
-  MAX_COUNT,
-  type Page,
-  type PutEndpointResult,
-} from '../store.ts'
+import { MAX_COUNT, type Page } from '../store.ts'
 import { decrypted, StoreUnavailable } from '../store-errors.ts'
 import {
   type Deadline,
@@ -43,6 +40,7 @@ import { BY_ID, dateOrNull, QUEUED_STATES, randomId, type StoredState } from './
 import { applyKeyLimits } from './key-limits.ts'
 import { endRests } from './key-rests.ts'
 import { schedulesIn } from './schedules.ts'
+import { refusedLimit } from './shared-limits.ts'
 
 /**
  * The most tries of a change. More changes by others within 3 s mean that two deployments overwrite
@@ -91,6 +89,9 @@ export async function putEndpoint(
     if (stored?.deleting) return { kind: 'being_deleted' }
     const version = stored?.version ?? null
     if (!isMet(ifVersion, version)) return { kind: 'stale', version }
+    const limits = { before: stored?.limits ?? [], after: settings.limits }
+    const refusal = await refusedLimit(context, limits, deadline)
+    if (refusal !== null) return refusal
     if (stored !== null && secrets.given === null) decrypted(shown(context, stored))
     const written =
       stored === null

@@ -1,6 +1,7 @@
 // Smaller records: workers, the lease of the upkeep, minute statistics, API keys, and the mode of
 // the API, which workers read. TTL indexes delete old workers and minute statistics.
 import type { AnyBulkWriteOperation, Collection } from 'mongodb'
+import { type KeyScope, MAX_KEYS, type StoredKey } from '../api-key.ts'
 import {
   DURATION_BOUNDS_MS,
   MAX_MINUTE_STATS_READ,
@@ -13,7 +14,7 @@ import {
   refuseTooMany,
   wholeMinutes,
 } from '../minute-stats.ts'
-import { type ApiMode, type KeyScope, MAX_KEYS, type StoredKey } from '../store.ts'
+import type { ApiMode } from '../store.ts'
 import { StoreUnavailable } from '../store-errors.ts'
 import { latestUpkeepEnd, type StoredUpkeepLease, type UpkeepLease } from '../upkeep-lease.ts'
 import {

@@ -56,7 +56,7 @@ export interface Migration extends Step {
 }
 
 /** A new database gets the last schema at once; the first one therefore has nothing to do. */
-export const MIGRATIONS: readonly Migration[] = [{ number: 5, online: true, run: async () => {} }]
+export const MIGRATIONS: readonly Migration[] = [{ number: 6, online: true, run: async () => {} }]
 
 /** The first document that Posthorn writes into a database. */
 interface SchemaRecord {
@@ -66,6 +66,8 @@ interface SchemaRecord {
 }
 
 const ENDPOINT_INDEXES = {
+  /** claim, putEndpoint, deleteLimit: the endpoints that name a limit. */
+  limits: { key: { limits: 1 }, options: {} },
   /** sweep: endpoints being deleted. */
   deleting: { key: { deleting: 1 }, options: { partialFilterExpression: { deleting: true } } },
 } as const satisfies Record<string, IndexDefinition>

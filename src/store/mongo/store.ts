@@ -76,6 +76,7 @@ import {
 } from './schedules.ts'
 import { migrateDatabase, openDatabase, refusedWhileLost, watchDatabaseInPlace } from './schema.ts'
 import { settle } from './settle.ts'
+import { deleteLimit, limitsNamed, limitUse, listLimits, putLimit } from './shared-limits.ts'
 import { deletedEndpoints, fairnessKeysOf, keysByWait, placeInLine, statsOf } from './stats.ts'
 import { endOverdue, overdue, startSweepMemory, sweep } from './sweep.ts'
 
@@ -338,6 +339,11 @@ function endpointVerbs(
 /** Schedules, and the records of records.ts and stats.ts. */
 function recordVerbs(context: MongoContext) {
   return {
+    putLimit: (settings, ifVersion) => putLimit(context, settings, ifVersion),
+    limitsNamed: (names) => limitsNamed(context, names),
+    listLimits: (after, limit) => listLimits(context, after, limit),
+    limitUse: (name) => limitUse(context, name),
+    deleteLimit: (name, ifVersion) => deleteLimit(context, name, ifVersion),
     putSchedule: (change, ifVersion) => putSchedule(context, change, ifVersion),
     getSchedule: (name) => getSchedule(context, name),
     listSchedules: (after, limit) => listSchedules(context, after, limit),

@@ -17,8 +17,8 @@ import { parsed } from './job-row.ts'
 /** Proves the guard endpoint_eligible, except for limits. */
 export const ELIGIBLE = inOrder<[endpoint: string, now: number]>(
   ['endpoint', 'now'],
-  `select concurrency, per_key, rate_count, rate_per_ms, bucket_full_at, resting_until, ramp_slots,
-    ramp_ends_at
+  `select concurrency, per_key, limits, rate_count, rate_per_ms, bucket_full_at, resting_until,
+    ramp_slots, ramp_ends_at
   from endpoints
   where name = $endpoint and deleting = 0 and paused = 0 and disabled_reason is null
     and (resting_until is null or resting_until <= $now)`,
@@ -41,6 +41,7 @@ export const TAKE_TOKENS =
 interface LimitsRow {
   concurrency: number | null
   per_key: string | null
+  limits: string | null
   rate_count: number | null
   rate_per_ms: number | null
   bucket_full_at: number | null
@@ -54,6 +55,8 @@ interface Admission {
   /** null: the endpoint has no limits, and the claim stores nothing about it. */
   limits: Limits | null
   perKey: KeyLimits | null
+  /** The names of the limits that it shares with other endpoints. */
+  shared: string[]
 }
 
 /** null: the endpoint accepts no claim now. */
@@ -66,14 +69,15 @@ export function acquireAdmission(
   if (row === undefined) return null
   const limits = limitsOf(row)
   const perKey: KeyLimits | null = parsed(row.per_key, null)
-  if (!isLimited(limits)) return { slots: asked, limits: null, perKey }
+  const shared: string[] = parsed(row.limits, [])
+  if (!isLimited(limits)) return { slots: asked, limits: null, perKey, shared }
   const counts: AttemptCounts = {
     running: (limit) =>
       connection.statement(RUNNING_UP_TO).get({ endpoint, limit })?.count as number,
     sendingSince: (since, limit) =>
       connection.statement(SENDING_SINCE).get({ endpoint, since, limit })?.count as number,
   }
-  return { slots: slotsLeft(limits, asked, counts, now), limits, perKey }
+  return { slots: slotsLeft(limits, asked, counts, now), limits, perKey, shared }
 }
 
 /**

@@ -3,9 +3,8 @@
 // the future or of other endpoints.
 
 import { randomBytes } from 'node:crypto'
-import { ASK_AGAIN_MS } from '../../endpoint/admission.ts'
+import { ASK_AGAIN_MS, type Tokens, tokensOf } from '../../endpoint/admission.ts'
 import { DEFAULT_WEIGHT, type KeyLimits, MAX_WEIGHT } from '../../endpoint/key-limits.ts'
-import { type Tokens, tokensOf } from '../../endpoint/rate-bucket.ts'
 import type { ClaimedJob } from '../../job/job.ts'
 import { type Lane, laneAfter, NO_TURN, PARKED, takeInTurn, turnsToGive } from '../../job/turns.ts'
 import type { Claim, Due, EndpointShare, Holder } from '../store.ts'
@@ -14,6 +13,7 @@ import { type Database, inOrder, UNKNOWN_BOOT } from './connection.ts'
 import { guardOf } from './guards.ts'
 import { openJobHeaders, originOf, parsed } from './job-row.ts'
 import { type Keys, openKeys, parkedUntil, unpark } from './key-limits.ts'
+import { openSharedLimits, type SharedLimits } from './shared-limits.ts'
 import { giveTurns, laneOf, park, ripen, setLane } from './turns.ts'
 
 /**
@@ -213,62 +213,63 @@ function claimOnce(
     }
     const claim: Claim = { jobs: [], limited: [], unfinished: [] }
     let bytesLeft = MAX_CLAIM_BYTES
+    const shared = openSharedLimits(database, grant.now)
+    const costs = new Map<string, number>()
     for (const share of shares) {
       const asked = Math.min(share.limit, limit - claim.jobs.length)
       const skippedBefore = grant.skippedCount
       if (asked > 0 && bytesLeft > 0) {
-        bytesLeft = claimAdmitted(database, { ...share, limit: asked }, grant, bytesLeft, claim)
+        const part = { ...share, limit: asked }
+        const taken = claimAdmitted(database, part, shared, grant, bytesLeft, claim)
+        bytesLeft = taken.bytesLeft
+        if (taken.cost > 0) costs.set(share.endpoint, taken.cost)
       }
       const isCut = asked < share.limit || bytesLeft <= 0 || grant.skippedCount > skippedBefore
       if (isCut && share.limit > 0) claim.unfinished.push(share.endpoint)
     }
+    shared.save(costs)
     return claim
   })
 }
 
-/** Adds to `claim`. Returns how many payload bytes the claim may still take. */
+/** Adds to `claim`. Returns how many payload bytes the claim may still take, and what it took. */
 function claimAdmitted(
   database: Database,
   share: EndpointShare,
+  sharedLimits: SharedLimits,
   grant: Grant,
   bytes: number,
   claim: Claim,
-): number {
+): { bytesLeft: number; cost: number } {
   const admission = acquireAdmission(database, share, grant.now)
-  if (admission === null) return bytes
+  if (admission === null) return { bytesLeft: bytes, cost: 0 }
   const { endpoint } = share
-  const { slots, limits, perKey } = admission
+  const { slots, limits, perKey, shared } = admission
   const { now } = grant
   const countBefore = claim.jobs.length
-  const room: Room = {
-    perKey,
-    keys: null,
-    tokens: tokensOf(limits?.rateLimit ?? null, limits?.rateFullAt ?? null, now),
-    cost: 0,
-    refusedCost: null,
-  }
+  const tokens = tokensOf(endpoint, limits, sharedLimits.rooms(shared), now)
+  const room: Room = { perKey, keys: null, tokens, cost: 0 }
   const bytesLeft = claimShare(database, { endpoint, limit: slots }, room, grant, bytes, claim.jobs)
   const againAts: number[] = []
+  const { cost } = room
+  const { refusal } = tokens
   if (room.keys !== null) {
     room.keys.save()
     const until = parkedUntil(database, endpoint)
     if (until !== null) againAts.push(Math.min(until, now + ASK_AGAIN_MS))
   }
+  const isRefusedByOthers = refusal !== null && refusal.limits.length > 0
+  if (isRefusedByOthers) againAts.push(refusal.againAt)
   if (limits !== null) {
-    const { cost, refusedCost } = room
-    const againAt = releaseAdmission(
-      database,
-      endpoint,
-      limits,
-      cost,
-      now,
-      refusedCost ?? undefined,
-    )
+    const againAt = releaseAdmission(database, endpoint, limits, cost, now, refusal?.cost)
     const isAtLimit = slots < share.limit && claim.jobs.length - countBefore === slots
-    if (isAtLimit || refusedCost !== null) againAts.push(againAt)
+    if (isAtLimit || (refusal !== null && !isRefusedByOthers)) againAts.push(againAt)
   }
-  if (againAts.length > 0) claim.limited.push({ endpoint, againAt: Math.min(...againAts) })
-  return bytesLeft
+  if (againAts.length > 0) {
+    const sharedNames = refusal?.limits ?? []
+    claim.limited.push({ endpoint, againAt: Math.min(...againAts), limits: sharedNames })
+  }
+  return { bytesLeft, cost }
 }
 
 /** What one claim may take from an endpoint beside its slots, and what it took. */
@@ -279,8 +280,6 @@ interface Room {
   tokens: Tokens
   /** Of all jobs that were claimed. */
   cost: number
-  /** Of a job for which there are not enough tokens. No other passes it. */
-  refusedCost: number | null
 }
 
 /** Adds to `claimed`. Returns how many payload bytes the claim may still take. */
@@ -296,7 +295,7 @@ function claimShare(
   const full = claimed.length + limit
   let bytesLeft = bytes
   let priority = ABOVE_ALL
-  while (claimed.length < full && bytesLeft > 0 && room.refusedCost === null) {
+  while (claimed.length < full && bytesLeft > 0 && room.tokens.refusal === null) {
     const next = connection.ordered(NEXT_PRIORITY).get(endpoint, priority)?.priority
     if (typeof next !== 'number') break
     priority = next
@@ -325,7 +324,7 @@ function claimPlain(
   let bytesLeft = bytes
   const rows = database.connection.ordered(CLAIMABLE).all(grant.now, endpoint, priority, limit)
   for (const row of rows as unknown as ClaimableRow[]) {
-    if (bytesLeft <= 0 || !takeTokens(room, row.cost)) break
+    if (bytesLeft <= 0 || !room.tokens.take(row.cost)) break
     if (claimRow(database, endpoint, row, room, grant, claimed)) bytesLeft -= row.payload_bytes
   }
   return bytesLeft
@@ -373,7 +372,7 @@ function claimInTurn(
         skippedCount++
         continue
       }
-      if (bytesLeft <= 0 || !takeTokens(room, row.cost)) break
+      if (bytesLeft <= 0 || !room.tokens.take(row.cost)) break
       if (!claimRow(database, endpoint, row, room, grant, claimed)) break
       bytesLeft -= row.payload_bytes
       if (turn !== undefined) {
@@ -428,13 +427,6 @@ function giveNextTurns(
       )
   }
   return given > 0
-}
-
-/** Returns false if the rate limit of the endpoint does not let it start now. */
-function takeTokens(room: Room, cost: number): boolean {
-  if (room.tokens.take(cost)) return true
-  room.refusedCost = cost
-  return false
 }
 
 /** Returns false if no fence is reserved for it: it is left to the next claim. */

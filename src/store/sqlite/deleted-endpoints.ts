@@ -17,6 +17,7 @@ import {
   finishQueuedAs,
   WITH_ATTEMPT,
 } from './job-row.ts'
+import { FORGET_LIMITS } from './shared-limits.ts'
 import { FORGET_LANES } from './turns.ts'
 
 /**
@@ -126,7 +127,9 @@ function endJobsOf(
   const after = runFinishEffects(database)
   const { changes } = connection.statement(REMOVE_ENDPOINT).run({ name })
   if (changes === 1) {
-    for (const sql of [FORGET_LANES, FORGET_KEYS]) connection.statement(sql).run({ endpoint: name })
+    for (const sql of [FORGET_LANES, FORGET_KEYS, FORGET_LIMITS]) {
+      connection.statement(sql).run({ endpoint: name })
+    }
   }
   return { abandoned, evicted, ...after }
 }

@@ -10,7 +10,7 @@ import type { KeyRing } from './key-file.ts'
 
 export const ENDPOINT_COLUMNS = `name, deleting, paused, disabled_reason, resting_until,
   ramp_slots, ramp_ends_at, failure_count, bucket_full_at, concurrency, rate_count, rate_per_ms,
-  per_key,
+  per_key, limits,
   breaker_failures, breaker_cooldown_ms, timeout_ms, completion, completion_timeout_ms, created_at,
   updated_at, version, on_finish, url, description, headers, retry, statuses,
   secrets`
@@ -29,6 +29,7 @@ export interface EndpointRow {
   rate_count: number | null
   rate_per_ms: number | null
   per_key: string | null
+  limits: string | null
   breaker_failures: number | null
   breaker_cooldown_ms: number | null
   timeout_ms: number
@@ -61,6 +62,7 @@ export function toEndpoint(row: EndpointRow, keys: KeyRing, now: number): Endpoi
     concurrency: row.concurrency,
     rateLimit,
     perKey: parsed(row.per_key, null),
+    limits: parsed(row.limits, []),
     completion: row.completion,
     completionTimeoutMs: row.completion_timeout_ms,
     onFinish: row.on_finish === null ? null : JSON.parse(row.on_finish),

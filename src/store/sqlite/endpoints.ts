@@ -2,8 +2,11 @@
 // HTTP response reports each write except that of health, so these writes are durable.
 
 import {
+  type DeleteEndpointResult,
   type Endpoint,
+  type EndpointCounts,
   type EndpointSettings,
+  type PutEndpointResult,
   rotatedSecrets,
   startsDeliveries,
 } from '../../endpoint/endpoint.ts'
@@ -11,13 +14,7 @@ import { type Health, type HealthReport, healthAfter } from '../../endpoint/heal
 import { underNewLimit } from '../../endpoint/rate-bucket.ts'
 import { ALARM, NO_TURN } from '../../job/turns.ts'
 import { type IfVersion, isMet, type OtherVersion, otherVersion } from '../precondition.ts'
-import {
-  type DeleteEndpointResult,
-  type EndpointCounts,
-  MAX_COUNT,
-  type Page,
-  type PutEndpointResult,
-} from '../store.ts'
+import { MAX_COUNT, type Page } from '../store.ts'
 import { decrypted, StoreUnusable } from '../store-errors.ts'
 import { ABOVE_ALL, NEXT_PRIORITY } from './claim.ts'
 import type { Database } from './connection.ts'
@@ -34,6 +31,7 @@ import { mapText, sealHeaders } from './job-row.ts'
 import type { KeyRing } from './key-file.ts'
 import { applyKeyLimits } from './key-limits.ts'
 import { endRests } from './key-rests.ts'
+import { FORGET_LIMITS, nameLimits } from './shared-limits.ts'
 import { FORGET_LANES } from './turns.ts'
 
 export const ENDPOINT_NAMED = `select ${ENDPOINT_COLUMNS} from endpoints where name = $name`
@@ -43,16 +41,16 @@ select ${ENDPOINT_COLUMNS} from endpoints where name > $after order by name limi
 /** Keeps everything else: pause, disabling, rest, counts. */
 export const PUT_ENDPOINT = `
 insert into endpoints (name, bucket_full_at, concurrency, rate_count, rate_per_ms,
-  per_key, breaker_failures, breaker_cooldown_ms, max_attempts, timeout_ms, completion,
+  per_key, limits, breaker_failures, breaker_cooldown_ms, max_attempts, timeout_ms, completion,
   completion_timeout_ms, created_at, updated_at, version, on_finish, url, description, headers,
   retry, statuses, secrets)
-values ($name, $bucketFullAt, $concurrency, $rateCount, $ratePerMs, $perKey, $breakerFailures,
-  $breakerCooldownMs, $maxAttempts, $timeoutMs, $completion, $completionTimeoutMs, $now, $now, 1,
-  $onFinish, $url, $description, $headers, $retry, $statuses, $secrets)
+values ($name, $bucketFullAt, $concurrency, $rateCount, $ratePerMs, $perKey, $limits,
+  $breakerFailures, $breakerCooldownMs, $maxAttempts, $timeoutMs, $completion, $completionTimeoutMs,
+  $now, $now, 1, $onFinish, $url, $description, $headers, $retry, $statuses, $secrets)
 on conflict (name) do update set bucket_full_at = excluded.bucket_full_at,
   concurrency = excluded.concurrency, rate_count = excluded.rate_count,
   rate_per_ms = excluded.rate_per_ms, per_key = excluded.per_key,
-  breaker_failures = excluded.breaker_failures,
+  limits = excluded.limits, breaker_failures = excluded.breaker_failures,
   breaker_cooldown_ms = excluded.breaker_cooldown_ms, max_attempts = excluded.max_attempts,
   timeout_ms = excluded.timeout_ms, completion = excluded.completion,
   completion_timeout_ms = excluded.completion_timeout_ms, updated_at = excluded.updated_at,
@@ -148,6 +146,8 @@ export async function putEndpoint(
     if (row?.deleting === 1) return { kind: 'being_deleted' }
     const version = row?.version ?? null
     if (!isMet(ifVersion, version)) return { kind: 'stale', version }
+    const refusal = nameLimits(database, settings.name, settings.limits)
+    if (refusal !== null) return refusal
     write(database, settings, secrets, row)
     const endpoint = find(database, settings.name) as Endpoint
     const isLimitChanged = row !== null && row.per_key !== perKeyText(settings)
@@ -192,6 +192,7 @@ function write(
     bucketFullAt: bucketUnder(settings, row, now),
     ...{ rateCount: rateLimit?.count ?? null, ratePerMs: rateLimit?.perMs ?? null },
     perKey: perKeyText(settings),
+    limits: settings.limits.length === 0 ? null : JSON.stringify(settings.limits),
     breakerFailures: circuitBreaker?.failures ?? null,
     breakerCooldownMs: circuitBreaker?.cooldownMs ?? null,
     ...{ maxAttempts: settings.retry.maxAttempts, retry: JSON.stringify(settings.retry) },
@@ -401,7 +402,9 @@ export function deleteEndpoint(
       return { kind: 'in_use', counts, scheduleName: schedule ?? null }
     }
     connection.statement(DELETE_ENDPOINT).run({ name })
-    for (const sql of [FORGET_LANES, FORGET_KEYS]) connection.statement(sql).run({ endpoint: name })
+    for (const sql of [FORGET_LANES, FORGET_KEYS, FORGET_LIMITS]) {
+      connection.statement(sql).run({ endpoint: name })
+    }
     return { kind: 'deleted' }
   })
 }

@@ -1,6 +1,7 @@
 // The records beside jobs, endpoints and schedules: API keys, workers, minute statistics, the
 // upkeep lease, and the settings that the API reports to the workers.
 
+import { type KeyScope, MAX_KEYS, type StoredKey } from '../api-key.ts'
 import {
   MAX_MINUTE_STATS_READ,
   MINUTE_MS,
@@ -11,7 +12,7 @@ import {
   refuseTooMany,
   wholeMinutes,
 } from '../minute-stats.ts'
-import { type ApiMode, type KeyScope, MAX_KEYS, type StoredKey } from '../store.ts'
+import type { ApiMode } from '../store.ts'
 import { mayTakeUpkeep, type StoredUpkeepLease, type UpkeepLease } from '../upkeep-lease.ts'
 import {
   MAX_WORKERS,

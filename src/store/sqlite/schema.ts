@@ -273,6 +273,8 @@ create table endpoints (
   rate_count integer,
   rate_per_ms integer,
   per_key text,
+  -- JSON: the names of the limits that it shares.
+  limits text,
   breaker_failures integer,
   breaker_cooldown_ms integer,
   max_attempts integer not null,
@@ -292,6 +294,28 @@ create table endpoints (
   -- Encrypted.
   secrets text not null
 ) strict, without rowid;
+
+-- Limits that endpoints share.
+create table limits (
+  name text primary key,
+  concurrency integer,
+  rate_count integer,
+  rate_per_ms integer,
+  bucket_full_at real,
+  -- JSON: the endpoints that wait for it. The first one comes next.
+  waits text,
+  created_at integer not null,
+  updated_at integer not null,
+  version integer not null
+) strict, without rowid;
+
+create table limit_endpoints (
+  limit_name text not null,
+  endpoint text not null,
+  primary key (limit_name, endpoint)
+) strict, without rowid;
+-- putEndpoint, deleteEndpoint
+create index limit_endpoints_of on limit_endpoints (endpoint);
 
 -- sweep
 create index endpoints_deleting on endpoints (name) where deleting = 1;
@@ -362,9 +386,9 @@ export interface Migration extends Step {
   sql: string
 }
 
-/** The first one creates a file. Numbers below 13 belong to versions that were never released. */
+/** The first one creates a file. Numbers below 14 belong to versions that were never released. */
 export const MIGRATIONS: readonly Migration[] = [
-  { number: 13, online: true, sql: JOBS + JOB_INDEXES + ENDPOINTS + RECORDS },
+  { number: 14, online: true, sql: JOBS + JOB_INDEXES + ENDPOINTS + RECORDS },
 ]
 
 /**

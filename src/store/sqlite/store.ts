@@ -63,6 +63,7 @@ import {
 } from './schedules.ts'
 import { correctInstants } from './set-back.ts'
 import { settle } from './settle.ts'
+import { deleteLimit, limitsNamed, limitUse, listLimits, putLimit } from './shared-limits.ts'
 import { deletedEndpoints, fairnessKeysOf, keysByWait, placeInLine, statsOf } from './stats.ts'
 import { endOverdue, overdue, sweep } from './sweep.ts'
 
@@ -170,6 +171,11 @@ function recordVerbs(database: Database) {
     fairnessKeysNamed: (endpoint, keys) => fairnessKeysNamed(database, endpoint, keys),
     fairnessKeyState: (key) => fairnessKeyState(database, key),
     deleteFairnessKey: (key, ifVersion) => deleteFairnessKey(database, key, ifVersion),
+    putLimit: (settings, ifVersion) => putLimit(database, settings, ifVersion),
+    limitsNamed: (names) => limitsNamed(database, names),
+    listLimits: (after, limit) => listLimits(database, after, limit),
+    limitUse: (name) => limitUse(database, name),
+    deleteLimit: (name, ifVersion) => deleteLimit(database, name, ifVersion),
     putSchedule: (change, ifVersion) => putSchedule(database, change, ifVersion),
     getSchedule: (name) => getSchedule(database, name),
     listSchedules: (after, limit) => listSchedules(database, after, limit),

@@ -142,15 +142,20 @@ describe.each(ENGINES)('a fairness key that rests on %s', (engine) => {
     expect(second - store.clock.now()).toBeLessThanOrEqual(2_000)
   })
 
-  test('is counted once by reports that come at the same time', async () => {
+  test('loses none of the reports of several workers', async () => {
     const { store } = place
     const endpoint = await addEndpoint(store)
-    const stores = [store, await place.open()]
-    const keys = ['a', 'b'].map((key) => ({ endpoint, key }))
-    const reports = keys.map((key) => ({ ...key, succeeded: [], throttle: { until: null } }))
-    await Promise.all(stores.map((one) => one.reportKeyHealth(reports)))
-    const records = await store.fairnessKeysNamed(endpoint, ['a', 'b'])
-    expect(records.map(({ rest }) => rest?.throttleStreak)).toEqual([1, 1])
+    const stores = [store, await place.open(), await place.open()]
+    const key = { endpoint, key: 'a' }
+    await Promise.all(stores.map((one) => reportKey(key, { throttle: { until: null } }, one)))
+    const claimedAt = store.clock.now() + HOUR_MS
+    await Promise.all(
+      stores.map(async (one) => {
+        for (let i = 0; i < 5; i++) await reportKey(key, { succeeded: [claimedAt] }, one)
+      }),
+    )
+    const [record] = await store.fairnessKeysNamed(endpoint, ['a'])
+    expect(record?.rest?.ramp?.slots).toBe(16)
   })
 
   const ends: Record<string, (store: Store, endpoint: string) => Promise<unknown>> = {

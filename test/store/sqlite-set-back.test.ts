@@ -2,8 +2,8 @@
 // can wait for.
 import { DatabaseSync } from 'node:sqlite'
 import { expect, test } from 'vitest'
-import { FINISH_NOW, RETRIED_AHEAD } from '../../src/store/sqlite/set-back.ts'
-import { addEndpoint, enqueueOne, jobOf } from '../contract/fixtures.ts'
+import { FINISH_NOW, RETRIED_AHEAD, WAKE_PARKED_AHEAD } from '../../src/store/sqlite/set-back.ts'
+import { addEndpoint, claimFrom, enqueueMany, enqueueOne, jobOf } from '../contract/fixtures.ts'
 import { useStore } from '../support/stores.ts'
 
 const DAY_MS = 86_400_000
@@ -37,6 +37,22 @@ test('a job that ended ahead is kept for its retention from now', async () => {
   expect(await place.store.correctInstants(null)).toBe(0)
 })
 
+test('a fairness key that began to rest ahead rests no longer', async () => {
+  const endpoint = await addEndpoint(place.store)
+  const key = { endpoint, key: 'a' }
+  await enqueueMany(place.store, endpoint, 2, { fairnessKey: 'a' })
+  const until = place.store.clock.now() + DAY_MS
+  await place.store.reportKeyHealth([{ ...key, succeeded: [], throttle: { until } }])
+  expect(await claimFrom(place.store, endpoint, 2)).toEqual([])
+  raw((db) => {
+    const ahead = `json_extract(rest, '$.at') + ${AHEAD_MS}`
+    db.exec(`update fairness_keys set rest = json_set(rest, '$.at', ${ahead})`)
+  })
+  expect(await claimFrom(place.store, endpoint, 2)).toEqual([])
+  await place.store.correctInstants(null)
+  expect(await claimFrom(place.store, endpoint, 2)).toHaveLength(2)
+})
+
 test('workers and statistics of the future are forgotten', async () => {
   const report = { version: '1', startedAt: 0, concurrency: 1, inFlight: 0, keyIds: [] }
   for (const id of ['ahead', 'right']) await place.store.reportWorker({ id, ...report })
@@ -63,5 +79,6 @@ test('retries and ends are found by their indexes, not by walking the jobs', () 
       .map(({ detail }) => detail)
       .join()
   expect(planOf(RETRIED_AHEAD)).toContain('jobs_due (due_at>?)')
+  expect(planOf(WAKE_PARKED_AHEAD)).toContain('jobs_parked')
   expect(planOf(FINISH_NOW)).toContain('jobs_purgeable (<expr>=? AND has_key=? AND')
 })

@@ -23,8 +23,8 @@ import {
 import { randomId } from './job-document.ts'
 import { applyKeyLimits, wake } from './key-limits.ts'
 
-/** The most tries of a report. */
-const MAX_ROUNDS = 10
+/** If several workers report at once, one of them succeeds in each round. */
+const MAX_ROUNDS = 20
 
 type SeenKey = { _id: string; rest: StoredRest | undefined }
 
@@ -63,7 +63,10 @@ async function markEndpoints(
   )
 }
 
-/** Returns the reports whose key changed since it was read. */
+/**
+ * Returns the reports whose key changed since it was read. Of several reports, one whose key
+ * changed once more after it was written is returned, too: it is then counted twice.
+ */
 async function writeReports(
   context: MongoContext,
   reports: KeyHealthReport[],

@@ -4,9 +4,10 @@ import { restAfterSetBack } from '../../endpoint/health.ts'
 import { MAX_AHEAD_MS } from '../../job/job.ts'
 import { firstIdAt } from '../../job/job-id.ts'
 import { AHEAD_TOLERANCE_MS, runAtAfterSetBack } from '../../job/set-back.ts'
+import { PARKED } from '../../job/turns.ts'
 import type { Database } from './connection.ts'
 import { readAttemptLines } from './job-row.ts'
-import { leaveLine, placeUnplaced } from './turns.ts'
+import { leaveLine, placeUnplaced, UNTIL_THERE_IS_ROOM } from './turns.ts'
 
 /** A transaction blocks other writers, who must not wait long. */
 const CORRECTED_PER_TRANSACTION = 500
@@ -43,6 +44,11 @@ where resting_until > $ahead`
 const END_REST = `
 update endpoints set resting_until = $until, ramp_slots = null, ramp_ends_at = null
 where name = $name and resting_until = $before`
+/** Keys that wait for an instant: claims look again whether they rest, or have tokens. */
+export const WAKE_PARKED_AHEAD = `
+update jobs set due_at = $now
+where turn = ${PARKED} and effects_pending = 0 and due_at > $ahead
+  and due_at < ${UNTIL_THERE_IS_ROOM}`
 const FORGET_WORKERS_AHEAD = 'delete from workers where seen_at > $ahead'
 const FORGET_MINUTE_STATS_AHEAD = 'delete from minute_stats where minute > $ahead'
 
@@ -147,6 +153,7 @@ function correctRecords(
       const endRest = connection.statement(END_REST)
       corrected += Number(endRest.run({ name, until, before: resting_until }).changes)
     }
+    connection.statement(WAKE_PARKED_AHEAD).run({ now, ahead })
     const workers = connection.statement(FORGET_WORKERS_AHEAD).run({ ahead })
     const stats = connection.statement(FORGET_MINUTE_STATS_AHEAD).run({ ahead })
     return corrected + Number(workers.changes) + Number(stats.changes)

@@ -39,7 +39,7 @@ export const TURNS_PER_CHANGE = 64
 /** Keys whose alarm one claim sees, and parked keys that it looks at. */
 export const ALARMS_PER_CLAIM = 1_000
 /** Later than every instant: a write that may make room for the key changes it. */
-const UNTIL_THERE_IS_ROOM = Number.MAX_SAFE_INTEGER
+export const UNTIL_THERE_IS_ROOM = Number.MAX_SAFE_INTEGER
 /** Jobs that are placed in one transaction, at a time. */
 const PLACED_AT_ONCE = 200
 

@@ -280,7 +280,7 @@ async function whySharedLimit(
       const detail = `${running} jobs of the ${endpoints.length} endpoints that share limit "${limitName}" are running, and the limit is ${concurrency}; a job of a dead worker counts until its lease expires`
       return because('limit_full', detail)
     }
-    const freeAt = room.freeAt(cost)
+    const freeAt = room.refuse(name, cost)
     if (freeAt !== null) {
       const detail = `limit "${limitName}" lets the next attempt start at ${instantText(freeAt)}`
       return because('limit_full', detail, freeAt)

@@ -98,8 +98,7 @@ export function tokensOf(
       }
       const full = shared.filter((room) => !room.canTake(endpoint, cost))
       if (full.length > 0) {
-        for (const room of full) room.refuse(endpoint, cost)
-        const againAt = Math.max(...full.map((room) => room.freeAt(cost) ?? askAgainAt))
+        const againAt = Math.max(...full.map((room) => room.refuse(endpoint, cost) ?? askAgainAt))
         refusal = { cost, limits: full.map(({ name }) => name), againAt }
         return false
       }

@@ -81,10 +81,11 @@ export interface SharedRoom {
   readonly name: string
   canTake(endpoint: string, cost: number): boolean
   take(endpoint: string, cost: number): void
-  /** The endpoint has a job that canTake refused: it waits for its turn. */
-  refuse(endpoint: string, cost: number): void
-  /** When there are tokens for a job that was refused; null: unknown. */
-  freeAt(cost: number): number | null
+  /**
+   * The endpoint has a job that canTake refused: it waits for its turn. Returns when to ask again;
+   * null: unknown.
+   */
+  refuse(endpoint: string, cost: number): number | null
   /**
    * What to store after the claim.
    *
@@ -96,7 +97,7 @@ export interface SharedRoom {
 
 /**
  * An endpoint leaves room for those that come before it: one job each. When it has taken a job, it
- * leaves room for all others that wait.
+ * leaves room for all others that wait, and takes no more than its equal part of what was free.
  *
  * @param running counts the running jobs of all its endpoints, up to a limit
  */
@@ -107,13 +108,24 @@ export function sharedRoom(
 ): SharedRoom {
   const { name, concurrency, rateLimit, rateFullAt } = limit
   const waits = waitsAt(limit, now)
-  const taken = new Set<string>()
+  /** By endpoint, how many jobs it took, and their cost. */
+  const taken = new Map<string, { jobs: number; cost: number }>()
   /** By endpoint, the cost of its job. */
   const refused = new Map<string, number>()
   let slots = Number.POSITIVE_INFINITY
   if (concurrency !== null) slots = Math.max(0, concurrency - running(concurrency))
   let fullAt = rateFullAt
+  const slotsBefore = slots
+  const tokensBefore = rateLimit === null ? 0 : tokensAt(rateLimit, fullAt, now)
 
+  const hasItsPart = (endpoint: string, cost: number) => {
+    const own = taken.get(endpoint)
+    const others = waits.filter((wait) => wait.endpoint !== endpoint).length
+    if (own === undefined || others === 0) return false
+    const parts = others + 1
+    if (own.jobs >= Math.ceil(slotsBefore / parts)) return true
+    return rateLimit !== null && own.cost + cost > Math.ceil(tokensBefore / parts)
+  }
   /** Those for which the endpoint leaves room. */
   const before = (endpoint: string) => {
     const place = waits.findIndex((wait) => wait.endpoint === endpoint)
@@ -121,50 +133,74 @@ export function sharedRoom(
     const others = isBehindAll ? waits : waits.slice(0, place)
     return others.filter((wait) => wait.endpoint !== endpoint && !taken.has(wait.endpoint))
   }
-  const hasTokensFor = (cost: number, others: Wait[]) => {
-    if (rateLimit === null) return true
-    if (others.length === 0) return hasTokens(rateLimit, fullAt, now, cost)
-    const wanted = [cost, ...others.map((wait) => wait.cost)]
-    const sum = wanted.reduce((total, one) => total + Math.min(one, rateLimit.count), 0)
-    return tokensAt(rateLimit, fullAt, now) >= sum
-  }
   return {
     name,
     canTake(endpoint, cost) {
-      const others = before(endpoint)
-      return slots > others.length && hasTokensFor(cost, others)
+      if (hasItsPart(endpoint, cost)) return false
+      const costs = [cost, ...before(endpoint).map((wait) => wait.cost)]
+      return (
+        slots >= costs.length && (rateLimit === null || haveTokens(rateLimit, fullAt, now, costs))
+      )
     },
     take(endpoint, cost) {
-      taken.add(endpoint)
+      const { jobs, cost: sum } = taken.get(endpoint) ?? { jobs: 0, cost: 0 }
+      taken.set(endpoint, { jobs: jobs + 1, cost: sum + cost })
       slots -= 1
       if (rateLimit !== null) fullAt = fullAfterTaking(rateLimit, fullAt, now, cost)
     },
     refuse(endpoint, cost) {
       refused.set(endpoint, cost)
+      if (slots <= 0) return null
+      // The others may leave the rest of their parts.
+      if (hasItsPart(endpoint, cost)) return now
+      return rateLimit === null ? null : freeAt(rateLimit, fullAt, now, cost)
     },
-    freeAt: (cost) =>
-      slots <= 0 || rateLimit === null ? null : freeAt(rateLimit, fullAt, now, cost),
     after(costs, at) {
-      const started = [...taken].filter((endpoint) => costs.has(endpoint))
+      const started = [...taken.keys()].filter((endpoint) => costs.has(endpoint))
       const sum = started.reduce((total, endpoint) => total + (costs.get(endpoint) ?? 0), 0)
-      const stay = waits
-        .filter(({ endpoint }) => !started.includes(endpoint))
-        .map((wait) => waitOf(wait.endpoint, refused.get(wait.endpoint)) ?? wait)
-      const staying = new Set(stay.map(({ endpoint }) => endpoint))
-      const join = [...refused].flatMap(([endpoint, cost]) =>
-        staying.has(endpoint) ? [] : (waitOf(endpoint, cost) ?? []),
-      )
       const isTaken = rateLimit !== null && sum > 0
       return {
         rateFullAt: isTaken ? fullAfterTaking(rateLimit, rateFullAt, at, sum) : rateFullAt,
-        waits: [...stay, ...join],
+        waits: lineAfter(waits, new Set(started), refused, now),
       }
     },
   }
+}
 
-  function waitOf(endpoint: string, cost: number | undefined): Wait | null {
-    return cost === undefined ? null : { endpoint, cost, askedAt: now }
-  }
+/** Whether jobs of all these costs may start now. */
+function haveTokens(
+  limit: RateLimit,
+  fullAt: number | null,
+  now: number,
+  [cost = 0, ...others]: number[],
+): boolean {
+  if (others.length === 0) return hasTokens(limit, fullAt, now, cost)
+  const sum = [cost, ...others].reduce((total, one) => total + Math.min(one, limit.count), 0)
+  return tokensAt(limit, fullAt, now) >= sum
+}
+
+/**
+ * Who took a job, and has more, goes to the end.
+ *
+ * @param refused by endpoint, the cost of its next job
+ */
+function lineAfter(
+  waits: Wait[],
+  started: ReadonlySet<string>,
+  refused: ReadonlyMap<string, number>,
+  now: number,
+): Wait[] {
+  const stay = waits
+    .filter(({ endpoint }) => !started.has(endpoint))
+    .map((wait) => {
+      const cost = refused.get(wait.endpoint)
+      return cost === undefined ? wait : { ...wait, cost, askedAt: now }
+    })
+  const staying = new Set(stay.map(({ endpoint }) => endpoint))
+  const join = [...refused]
+    .filter(([endpoint]) => !staying.has(endpoint))
+    .map(([endpoint, cost]) => ({ endpoint, cost, askedAt: now }))
+  return [...stay, ...join]
 }
 
 /** The endpoints that wait now. */

@@ -193,6 +193,29 @@ describe.each(ENGINES)('shared limits on %s', (engine) => {
       expect(await claimFrom(place.store, third, 5)).toHaveLength(1)
     })
 
+    test('divides several free slots equally, and leaves none of them unused', async () => {
+      const limit = await addLimit({ concurrency: 6 })
+      const [first = '', second = ''] = await addEndpoints(2, [limit])
+      await enqueueMany(place.store, first, 20)
+      await enqueueMany(place.store, second, 4)
+      const held = await claimFrom(place.store, first, 6)
+      for (const name of [second, first]) {
+        expect(await claimFrom(place.store, name, 20)).toEqual([])
+      }
+      await settleAll(held)
+      const shares = [first, second].map((endpoint) => ({ endpoint, limit: 20 }))
+      const parts = await place.store.claim(shares, 40, holderOf())
+      const ofFirst = parts.jobs.filter(({ endpoint }) => endpoint === first)
+      expect([ofFirst.length, parts.jobs.length]).toEqual([3, 6])
+      await settleAll(parts.jobs)
+      // The second endpoint has one more job, and the first one gets the rest at once.
+      const rest = await place.store.claim(shares, 40, holderOf())
+      expect(rest.jobs).toHaveLength(4)
+      const again = rest.limited.filter(({ againAt }) => againAt <= place.store.clock.now())
+      expect(again.map(({ endpoint }) => endpoint)).toEqual([first])
+      expect((await place.store.claim(shares, 40, holderOf())).jobs).toHaveLength(2)
+    })
+
     test('keeps no room for an endpoint that no longer asks', async () => {
       const limit = await addLimit({ concurrency: 1 })
       const [first = '', second = ''] = await addEndpoints(2, [limit])
@@ -226,10 +249,11 @@ describe.each(ENGINES)('shared limits on %s', (engine) => {
       held.push(...(await claimFrom(place.store, keyed, 20)))
       expect(held).toHaveLength(6)
       await settleAll(held)
-      const shares = [small, keyed].map((endpoint) => ({ endpoint, limit: 20 }))
-      const { jobs } = await place.store.claim(shares, 40, holderOf())
-      const ofSmall = jobs.filter(({ endpoint }) => endpoint === small)
-      expect([ofSmall.length, jobs.length]).toEqual([1, 6])
+      const begun: string[] = []
+      for (const name of [small, keyed, small, keyed]) {
+        begun.push(...(await claimFrom(place.store, name, 20)).map(({ endpoint }) => endpoint))
+      }
+      expect([begun.filter((name) => name === small).length, begun.length]).toEqual([1, 6])
     })
   })
 

@@ -90,7 +90,11 @@ export function outcomeOfResponse(
   const isThrottled = choice === undefined ? throttles(status, retryAfter) : choice === 'throttle'
   if (!isThrottled) return { ...plain, outcome: 'http_error', retryAfterMs }
   const throttlesKey = word(headers['posthorn-throttle-scope']) === 'key'
-  return { ...plain, outcome: 'throttled', retryAfterMs, throttlesKey }
+  const scope = throttlesKey ? ' with posthorn-throttle-scope: key' : ''
+  return {
+    ...{ ...plain, outcome: 'throttled', retryAfterMs, throttlesKey },
+    message: `${message}${scope}`,
+  }
 }
 
 /** Names the target of a redirect, which is often the URL that should be registered. */

@@ -89,7 +89,9 @@ describe('outcomeOfResponse', () => {
     [200, 'key', false],
   ])('%i with posthorn-throttle-scope "%s": the key alone rests: %j', (status, scope, expected) => {
     const headers = { ...AFTER_2, 'posthorn-throttle-scope': scope }
-    expect(outcomeOfResponse(status, headers, NOW).throttlesKey).toBe(expected)
+    const { throttlesKey, message } = outcomeOfResponse(status, headers, NOW)
+    expect(throttlesKey).toBe(expected)
+    expect(message.includes('posthorn-throttle-scope: key')).toBe(expected)
   })
 
   it('throttles the key alone by a status that the endpoint says throttles, too', () => {

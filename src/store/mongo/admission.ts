@@ -126,13 +126,15 @@ export async function acquireAdmission(
   const holderId = randomId()
   const acquired = await writeHolder(context, names, holderId, deadline)
   const limitNames = [...new Set(acquired.flatMap(({ limits }) => limits))]
-  const by = { holderId, untilMs: ADMISSION_MS }
-  const shared = await acquireLimits(context, limitNames, by, deadline)
+  const holder = { holderId, untilMs: ADMISSION_MS }
   const now = context.clock.now()
   const limitsByName = new Map(acquired.map((endpoint) => [endpoint._id, limitsOf(endpoint)]))
   const byName = new Map(acquired.map((endpoint) => [endpoint._id, endpoint]))
-  const running = await countRunning(context, limitsByName, deadline)
-  const sending = await countSending(context, limitsByName, now, deadline)
+  const [shared, running, sending] = await Promise.all([
+    acquireLimits(context, limitNames, holder, deadline),
+    countRunning(context, limitsByName, deadline),
+    countSending(context, limitsByName, now, deadline),
+  ])
   const admitted = [...limitsByName].map(([name, limits]): [string, Admitted] => {
     const counts = {
       running: () => running.get(name) ?? 0,
@@ -158,7 +160,6 @@ export async function releaseAdmission(
   costs: ReadonlyMap<string, number>,
   deadline: Deadline,
 ): Promise<boolean> {
-  const areLimitsHeld = await shared.release(costs, deadline)
   const now = context.clock.now()
   const updates = [...endpoints].map(([name, { limits }]) => {
     const { rateFullAt } = afterClaim(limits, costs.get(name) ?? 0, now)
@@ -166,9 +167,10 @@ export async function releaseAdmission(
     const update = { $set: { admissionHolder: null, admissionUntil: null, ...tokens } }
     return { updateOne: { filter: { _id: name, admissionHolder: holderId }, update } }
   })
-  const { matchedCount } = await run(deadline, (limit) =>
-    context.endpoints.bulkWrite(updates, { ordered: false, ...limit }),
-  )
+  const [areLimitsHeld, { matchedCount }] = await Promise.all([
+    shared.release(costs, deadline),
+    run(deadline, (limit) => context.endpoints.bulkWrite(updates, { ordered: false, ...limit })),
+  ])
   return areLimitsHeld && matchedCount === updates.length
 }
 

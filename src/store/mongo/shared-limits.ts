@@ -60,24 +60,20 @@ export interface SharedLimits {
 
 const NO_LIMITS: SharedLimits = { rooms: new Map(), release: async () => true }
 
+interface Holder {
+  holderId: string
+  untilMs: number
+}
+
 export async function acquireLimits(
   context: MongoContext,
   names: string[],
-  { holderId, untilMs }: { holderId: string; untilMs: number },
+  holder: Holder,
   deadline: Deadline,
 ): Promise<SharedLimits> {
   if (names.length === 0) return NO_LIMITS
-  const collection = limitsIn(context)
-  const now = nowOf(context)
-  const admissionUntil = new Date(now.getTime() + untilMs)
-  const takes = names.map((name) => ({
-    updateOne: {
-      filter: { _id: name, admissionUntil: { $not: { $gt: now } } },
-      update: { $set: { admissionHolder: holderId, admissionUntil } },
-    },
-  }))
-  await run(deadline, (limit) => collection.bulkWrite(takes, { ordered: false, ...limit }))
-  const found = await findAll(context, names, deadline)
+  const { holderId } = holder
+  const found = await writeHolder(context, names, holder, deadline)
   const own = found.filter(({ admissionHolder }) => admissionHolder === holderId)
   const running = await countRunning(context, own, deadline)
   const at = context.clock.now()
@@ -100,11 +96,39 @@ export async function acquireLimits(
         return { updateOne: { filter: { _id: limit.name, admissionHolder: holderId }, update } }
       })
       const { matchedCount } = await run(atMost, (limit) =>
-        collection.bulkWrite(writes, { ordered: false, ...limit }),
+        limitsIn(context).bulkWrite(writes, { ordered: false, ...limit }),
       )
       return matchedCount === writes.length
     },
   }
+}
+
+/** Returns all of these limits that exist. The holder has the admission of some of them. */
+async function writeHolder(
+  context: MongoContext,
+  names: string[],
+  { holderId, untilMs }: Holder,
+  deadline: Deadline,
+): Promise<LimitDocument[]> {
+  const now = nowOf(context)
+  const admissionUntil = new Date(now.getTime() + untilMs)
+  const update = { $set: { admissionHolder: holderId, admissionUntil } }
+  const filterOf = (name: string) => ({ _id: name, admissionUntil: { $not: { $gt: now } } })
+  const [only = ''] = names
+  if (names.length === 1) {
+    const taken = await run(deadline, (limit) =>
+      limitsIn(context).findOneAndUpdate(filterOf(only), update, {
+        ...{ returnDocument: 'after', ...limit },
+      }),
+    )
+    if (taken !== null) return [taken]
+  } else {
+    const updates = names.map((name) => ({ updateOne: { filter: filterOf(name), update } }))
+    await run(deadline, (limit) =>
+      limitsIn(context).bulkWrite(updates, { ordered: false, ...limit }),
+    )
+  }
+  return findAll(context, names, deadline)
 }
 
 export async function putLimit(

@@ -8,10 +8,10 @@ import { addEndpoint, claimFrom, enqueueOne, newJob, success, sweep } from '../c
 import { useStore } from '../support/stores.ts'
 
 const place = useStore('mongo')
-/** Lanes, claim, claimed jobs, lanes, and what is read and written to give turns. */
-const MOST_COMMANDS = 7
+/** Candidates, claim, claimed jobs, lanes, and one read and one write to give turns. */
+const MOST_COMMANDS = 6
 /** Also what has ended, the admission, what is stored of the keys and runs, and the next parks. */
-const MOST_COMMANDS_WITH_LIMITS = 19
+const MOST_COMMANDS_WITH_LIMITS = 18
 
 function jobsOf(endpoint: string, count: number, fields: (i: number) => Partial<NewJob>) {
   return Array.from({ length: count }, (_, i) => newJob(place.store, endpoint, fields(i)))
@@ -60,6 +60,27 @@ it('the commands of a claim do not grow with the number of keys', async () => {
     }
   }
   expect(Math.max(...counts)).toBeLessThanOrEqual(MOST_COMMANDS)
+})
+
+it('an enqueue of jobs with keys costs two commands more than one without', async () => {
+  const endpoint = await addEndpoint(place.store)
+  const enqueue = async (keyCount: number, ofKey: number) => {
+    const before = place.store.commandCount
+    await place.store.enqueue(
+      jobsOf(endpoint, keyCount * ofKey, (i) => ({ fairnessKey: `key ${i % keyCount}` })),
+    )
+    return place.store.commandCount - before
+  }
+  // The first job with a key marks the endpoint.
+  await enqueue(1, 1)
+  const before = place.store.commandCount
+  await place.store.enqueue(jobsOf(endpoint, 100, () => ({})))
+  const without = place.store.commandCount - before
+
+  // The second command marks the turns before jobs that are outside.
+  expect(await enqueue(100, 1)).toBe(without + 1)
+  expect(await enqueue(4, 100)).toBe(without + 2)
+  expect(await enqueue(100, 4)).toBeLessThanOrEqual(without + 2)
 })
 
 it('those of a claim with limits of keys do not either, while most keys are at their limit', async () => {

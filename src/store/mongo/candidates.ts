@@ -21,7 +21,9 @@ import {
   type LaneCandidate,
   type LaneLooks,
   type Lanes,
+  type LanesOfEndpoint,
   laneName,
+  lanesOfAll,
   PLACE_FIELDS,
 } from './turns.ts'
 
@@ -178,7 +180,7 @@ export async function findCandidates(
   const options = { batchSize: MAX_CANDIDATES, readConcern: 'local' } as const
   const found = await run(deadline, (limit) =>
     context.jobs
-      .aggregate<LaneCandidate & { lanes?: Lanes; isParked?: true }>(stages, {
+      .aggregate<LaneCandidate & Partial<LanesOfEndpoint> & { isParked?: true }>(stages, {
         ...options,
         ...limit,
       })
@@ -188,8 +190,8 @@ export async function findCandidates(
   return shares.map(({ endpoint, left }) => {
     const own = byEndpoint.get(endpoint) ?? []
     if (!keyedNames.has(endpoint)) return randomStretch(own, left)
-    const lanes = own.find((one) => one.lanes !== undefined)?.lanes ?? {}
-    const jobs = own.filter((one) => one.lanes === undefined && one.isParked === undefined)
+    const lanes = own.find((one) => one.isEndpoint)?.lanes ?? {}
+    const jobs = own.filter((one) => !(one.isEndpoint || one.isParked))
     if (own.some((one) => one.isParked)) looks.parkedAt.add(endpoint)
     const maxWeight = weightedNames.has(endpoint) ? MAX_WEIGHT : DEFAULT_WEIGHT
     return spreadInTurn(orderInTurn(jobs, lanes, left * spread, looks, maxWeight), left, looks)
@@ -207,14 +209,6 @@ function plainPipeline(match: Document, limit: number): Document[] {
     { $limit: limit },
     { $project: { endpoint: 1, payloadBytes: 1, fairnessKey: 1, cost: 1 } },
   ]
-}
-
-function lanesOfAll(context: MongoContext, names: string[]): Document {
-  const pipeline = [
-    { $match: { _id: { $in: names }, lanes: { $exists: true } } },
-    { $project: { _id: 0, endpoint: '$_id', lanes: 1 } },
-  ]
-  return { $unionWith: { coll: context.names.endpoints, pipeline } }
 }
 
 /**

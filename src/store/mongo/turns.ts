@@ -169,8 +169,13 @@ async function giveSome(
   keys: KeyToFill[],
   deadline: Deadline,
 ): Promise<typeof keys> {
-  const lines = await readLines(context, keys, deadline)
-  const lanes = await lanesOf(context, keys, deadline)
+  const { found, lanes } = await unionWithLanes<LineOfKey>(
+    context,
+    linePipelines(keys),
+    keys,
+    deadline,
+  )
+  const lines = linesOf(keys, found)
   const hasSettings = (name: string) => lanes.get(name)?.hasKeySettings === true
   const weightOf = await weightsOf(context, keys, hasSettings, deadline)
   const now = nowOf(context)
@@ -236,13 +241,24 @@ function admitting(_id: string, endpoint: string): JobWrite {
 
 type LineEntry = Pick<JobDocument, '_id' | 'runAt' | 'turn'> & MaybeCost
 
-/** Of each key, its last turn and its first jobs outside. */
+/** Of a key, its last turn and its first jobs outside. */
+interface KeyLines {
+  last: LineEntry | null
+  outside: LineEntry[]
+}
+
+type LineOfKey = LineEntry & { line: number }
+
 export async function readLines(
   context: MongoContext,
   keys: KeyToFill[],
   deadline: Deadline,
-): Promise<{ last: LineEntry | null; outside: LineEntry[] }[]> {
-  const pipelines = keys.flatMap(({ endpoint, priority, key, most = TURNS_PER_CHANGE }, i) => {
+): Promise<KeyLines[]> {
+  return linesOf(keys, await union<LineOfKey>(context, linePipelines(keys), deadline))
+}
+
+function linePipelines(keys: KeyToFill[]): Document[][] {
+  return keys.flatMap(({ endpoint, priority, key, most = TURNS_PER_CHANGE }, i) => {
     const ofKey = { endpoint, priority, fairnessKey: key }
     const project = { $project: { runAt: 1, turn: 1, cost: 1, line: { $literal: i } } }
     return [
@@ -260,7 +276,9 @@ export async function readLines(
       ],
     ]
   })
-  const found = await union<LineEntry & { line: number }>(context, pipelines, deadline)
+}
+
+function linesOf(keys: KeyToFill[], found: LineOfKey[]): KeyLines[] {
   const byLine = Map.groupBy(found, ({ line }) => line)
   return keys.map((_, i) => {
     const own = byLine.get(i) ?? []
@@ -275,35 +293,45 @@ export function union<T extends Document>(
   context: MongoContext,
   [first = [], ...others]: Document[][],
   deadline: Deadline,
+  last: Document[] = [],
 ): Promise<T[]> {
   const unions = others.map((pipeline) => ({ $unionWith: { coll: context.names.jobs, pipeline } }))
   return run(deadline, (limit) =>
     context.jobs
-      .aggregate<T>([...first, ...unions], { batchSize: 10_000, ...NEWEST, ...limit })
+      .aggregate<T>([...first, ...unions, ...last], { batchSize: 10_000, ...NEWEST, ...limit })
       .toArray(),
   )
 }
 
-async function lanesOf(
+/** The same, and the lanes of the endpoints of these keys, in one command. */
+async function unionWithLanes<T extends { line: number }>(
   context: MongoContext,
+  pipelines: Document[][],
   keys: KeyInLane[],
   deadline: Deadline,
-): Promise<Map<string, EndpointLanes>> {
+): Promise<{ found: T[]; lanes: Map<string, EndpointLanes> }> {
   const names = [...new Set(keys.map(({ endpoint }) => endpoint))]
-  const found = await run(deadline, (limit) =>
-    context.endpoints
-      .find<Pick<EndpointDocument, '_id' | keyof EndpointLanes>>(
-        { _id: { $in: names } },
-        {
-          projection: { lanes: 1, hasKeySettings: 1 },
-          batchSize: names.length + 1,
-          ...NEWEST,
-          ...limit,
-        },
-      )
-      .toArray(),
-  )
-  return new Map(found.map(({ _id, ...lanes }) => [_id, lanes]))
+  const last = lanesOfAll(context, names)
+  const all = await union<T | LanesOfEndpoint>(context, pipelines, deadline, [last])
+  return {
+    found: all.filter((one) => 'line' in one),
+    lanes: new Map(all.flatMap((one) => ('line' in one ? [] : [[one.endpoint, one]]))),
+  }
+}
+
+export interface LanesOfEndpoint extends EndpointLanes {
+  endpoint: string
+  isEndpoint: true
+}
+
+/** Adds what the endpoints store of their lanes. */
+export function lanesOfAll(context: MongoContext, names: string[]): Document {
+  const project = { _id: 0, endpoint: '$_id', isEndpoint: { $literal: true } }
+  const pipeline = [
+    { $match: { _id: { $in: names } } },
+    { $project: { ...project, lanes: 1, hasKeySettings: 1 } },
+  ]
+  return { $unionWith: { coll: context.names.endpoints, pipeline } }
 }
 
 /**
@@ -515,9 +543,8 @@ async function moveUp(
     { $project: { turn: 1, cost: 1, line: { $literal: i } } },
   ])
   type Found = { _id: string; turn: number; line: number } & MaybeCost
-  const found = await union<Found>(context, pipelines, deadline)
+  const { found, lanes } = await unionWithLanes<Found>(context, pipelines, keys, deadline)
   if (found.length === 0) return
-  const lanes = await lanesOf(context, keys, deadline)
   const hasSettings = (name: string) => lanes.get(name)?.hasKeySettings === true
   const weightOf = await weightsOf(context, keys, hasSettings, deadline)
   const byLine = Map.groupBy(found, ({ line }) => line)

@@ -5,7 +5,7 @@ import { statSync } from 'node:fs'
 import { DatabaseSync } from 'node:sqlite'
 import { expect, it } from 'vitest'
 import type { Store } from '../../src/store/store.ts'
-import { addEndpoint, enqueueMany, holderOf, success } from '../contract/fixtures.ts'
+import { addEndpoint, enqueueMany, holderOf, newJob, success } from '../contract/fixtures.ts'
 import { useStore } from '../support/stores.ts'
 
 const JOBS = 1_000
@@ -84,4 +84,36 @@ it('a kept job uses at most 1.2 KB of the file', async () => {
   const bytes = (usedPages() - before) * PAGE_BYTES
   expect(bytes).toBeGreaterThan(JOBS * PAYLOAD.length)
   expect(bytes).toBeLessThanOrEqual(JOBS * 1_200)
+})
+
+/** In all indexes of jobs. */
+function entryCount(): number {
+  const db = new DatabaseSync(pathOf(place.url), { readOnly: true })
+  try {
+    const counted = db.prepare(
+      `select sum(ncell) as count from dbstat
+      where name in (select name from sqlite_schema where type = 'index' and tbl_name = 'jobs')`,
+    )
+    return counted.get()?.count as number
+  } finally {
+    db.close()
+  }
+}
+
+it.each([
+  ['without a fairness key', () => null, 4],
+  ['with another key each', (i: number) => `key ${i}`, 5],
+  // Those that are outside: without a turn they are in two indexes fewer, and in two others.
+  ['of a key with a backlog', () => 'key', 4],
+])('a job %s has few entries in indexes', async (_, keyOf, entries) => {
+  const { store } = place
+  const endpoint = await addEndpoint(store)
+  const enqueueKeyed = (count: number) =>
+    store.enqueue(
+      Array.from({ length: count }, (_, i) => newJob(store, endpoint, { fairnessKey: keyOf(i) })),
+    )
+  await enqueueKeyed(2 * BATCH)
+  const before = entryCount()
+  await enqueueKeyed(BATCH)
+  expect((entryCount() - before) / BATCH).toBe(entries)
 })

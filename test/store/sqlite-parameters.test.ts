@@ -16,13 +16,13 @@ const BY_POSITION: Record<string, string[]> = {
   'admission.ts': ['ELIGIBLE'],
   'claim.ts': ['NEXT_PRIORITY', 'CLAIMABLE', 'TURNS', 'PAYLOAD', 'CLAIM', 'CLAIM_EXPIRING'],
   'fairness-keys.ts': ['KEY_STATE'],
-  'job-row.ts': ['INSERT_PLAIN', 'INSERT_JOB', 'INSERT_PAYLOAD'],
+  'job-row.ts': ['INSERT_PLAIN', 'INSERT_KEYED', 'INSERT_JOB', 'INSERT_PAYLOAD'],
   'leases.ts': ['RENEW'],
   'settle.ts': [
     ...['SETTLE await', 'SETTLE succeed', 'SETTLE reschedule'],
     ...['SETTLE postpone', 'SETTLE bury', 'SUCCEED_IF_PLAIN'],
   ],
-  'turns.ts': ['LANE'],
+  'turns.ts': ['LANE', 'LAST_IN_LINE'],
 }
 
 test('only the listed statements take their values by position', async () => {
@@ -56,6 +56,7 @@ test.each(FILES)(
 test('an order names each parameter of its statement, and no others', () => {
   const sql = 'select $b, $a, $b'
   expect(inOrder<[number, number]>(['a', 'b'], sql)).toBe('select ?2, ?1, ?2')
+  expect(inOrder<[number, number]>(['b', 'a'], 'select $b, $a')).toBe('select ?, ?')
   expect(() => inOrder<[number]>(['a'], sql)).toThrow('$b has no place in the order')
   expect(() => inOrder<[number, number, number]>(['a', 'b', 'c'], sql)).toThrow(
     'c are not parameters',

@@ -62,7 +62,7 @@ const EXPECTED_INDEX: [string, string, string][] = [
   [
     'last turn of a key',
     turns.LAST_IN_LINE,
-    'jobs_turns (endpoint=? AND fairness_key=? AND priority=?)',
+    'COVERING INDEX jobs_turns (endpoint=? AND fairness_key=? AND priority=?)',
   ],
   [
     'first outside',

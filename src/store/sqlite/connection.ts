@@ -118,14 +118,18 @@ export function inOrder<Values extends SQLInputValue[]>(
   names: { [Index in keyof Values]: string },
   sql: string,
 ): OrderedSql<Values> {
-  const unused = new Set(names)
-  const ordered = sql.replaceAll(/\$(\w+)/g, (parameter, name) => {
-    unused.delete(name)
+  const used: string[] = []
+  const numbered = sql.replaceAll(/\$(\w+)/g, (parameter, name) => {
+    used.push(name)
     const index = names.indexOf(name)
     if (index < 0) throw new Error(`${parameter} has no place in the order of ${sql}`)
     return `?${index + 1}`
   })
-  if (unused.size > 0) throw new Error(`${[...unused]} are not parameters of ${sql}`)
+  const unused = names.filter((name) => !used.includes(name))
+  if (unused.length > 0) throw new Error(`${unused} are not parameters of ${sql}`)
+  // node:sqlite looks up the name of each parameter, and `?1` is one, in a list of all of them.
+  const isInOrder = used.every((name, i) => name === names[i])
+  const ordered = isInOrder ? numbered.replaceAll(/\?\d+/g, '?') : numbered
   return ordered as OrderedSql<Values>
 }
 

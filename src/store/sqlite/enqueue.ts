@@ -24,6 +24,7 @@ import {
 import { runFinishEffects } from './finish-effects.ts'
 import { insertJob, parsed } from './job-row.ts'
 import { stateOf } from './jobs.ts'
+import { type Lines, openLines } from './turns.ts'
 
 /** An endpoint that is being deleted accepts no job. */
 export const ACCEPTING_ENDPOINT = `
@@ -44,7 +45,8 @@ export async function enqueue(
   if (jobs.length === 0) return []
   const results = await database.connection.write('full', () => {
     const endpoints: Endpoints = new Map()
-    const perJob = jobs.map((job, i) => enqueueOne(database, job, endpoints, isMinimal(i)))
+    const lines = openLines(database)
+    const perJob = jobs.map((job, i) => enqueueOne(database, job, endpoints, lines, isMinimal(i)))
     // Only a job that a new one displaced becomes final here.
     if (jobs.some(({ dedupe }) => dedupe?.mode === 'replace')) runFinishEffects(database)
     return perJob
@@ -58,6 +60,7 @@ function enqueueOne(
   database: Database,
   job: NewJob,
   endpoints: Endpoints,
+  lines: Lines,
   isMinimal: boolean,
 ): EnqueueResult<MinimalJob> {
   const endpoint = accepting(database, job.endpoint, endpoints)
@@ -77,7 +80,7 @@ function enqueueOne(
   const found = job.dedupe === null ? null : applyDedupe(database, job, isMinimal)
   if (found !== null) return found
 
-  const seq = insertJob(database, job, decision)
+  const seq = insertJob(database, job, decision, lines)
   if (seq === null) {
     const repeated = findKnown(database, job, isMinimal)
     if (repeated !== null) return repeated

@@ -21,7 +21,7 @@ import { type FinalState, hasKey } from '../../job/retention.ts'
 import { NO_TURN, PARKED } from '../../job/turns.ts'
 import { type Database, inOrder, type OrderedSql } from './connection.ts'
 import type { KeyRing } from './key-file.ts'
-import { giveTurns, type KeyInLane, placeNew } from './turns.ts'
+import { giveTurns, type KeyInLane, type Lines, openLines, placeNew } from './turns.ts'
 
 export const SUMMARY_COLUMNS = `id, endpoint, state, blocked, priority, run_at, first_run_at,
   promoted_at, created_at, started_at, finished_at, expires_at, attempt_count, attempts_left,
@@ -90,14 +90,17 @@ export interface JobRow extends RowWithAttempts {
 const PLAIN_COLUMNS = `id, endpoint, priority, run_at, due_at, first_run_at, created_at,
   attempts_left, max_attempts, timeout_ms, payload_bytes, idempotency_key, has_key, request_hash,
   retry, headers, tags, metadata`
-const OTHER_COLUMNS = `expires_at, expiring_at, blocked, claimable, recheck, turn, admits_next,
-  holds_keys, dedupe_key, ordering_key, fairness_key, cost, origin_key, schedule_name,
-  notice_endpoint, notice_states, depends_on, waiting_for, trace`
+const KEYED_COLUMNS = 'fairness_key, cost, blocked, claimable, turn, admits_next, holds_keys'
+const OTHER_COLUMNS = `expires_at, expiring_at, recheck, dedupe_key, ordering_key, origin_key,
+  schedule_name, notice_endpoint, notice_states, depends_on, waiting_for, trace`
 
-/** The insert for most jobs: each column that is not named saves the binding of a null. */
+/** The inserts for most jobs: each column that is not named saves the binding of a null. */
 export const INSERT_PLAIN = insertSql<PlainValues>(PLAIN_COLUMNS)
-export const INSERT_JOB = insertSql<[...PlainValues, ...OtherValues]>(
-  `${PLAIN_COLUMNS}, ${OTHER_COLUMNS}`,
+export const INSERT_KEYED = insertSql<[...PlainValues, ...KeyedValues]>(
+  `${PLAIN_COLUMNS}, ${KEYED_COLUMNS}`,
+)
+export const INSERT_JOB = insertSql<[...PlainValues, ...KeyedValues, ...OtherValues]>(
+  `${PLAIN_COLUMNS}, ${KEYED_COLUMNS}, ${OTHER_COLUMNS}`,
 )
 
 /** The values are in the order of the columns. A used key or a known id shows as no change. */
@@ -118,12 +121,10 @@ export function insertJob(
   database: Database,
   job: NewJob,
   acceptance: Acceptance,
+  lines = openLines(database),
 ): number | bigint | null {
   const { connection } = database
-  const plain = plainValues(database, job, acceptance.maxAttempts)
-  const { changes, lastInsertRowid } = isPlain(job, acceptance)
-    ? connection.ordered(INSERT_PLAIN).run(...plain)
-    : connection.ordered(INSERT_JOB).run(...plain, ...otherValues(database, job, acceptance))
+  const { changes, lastInsertRowid } = insertRow(database, job, acceptance, lines)
   if (changes === 0) {
     // The place of a job that is not stored is taken back.
     if (isPlaced(job, acceptance)) giveTurns(database, lineOf(job))
@@ -133,7 +134,21 @@ export function insertJob(
   return lastInsertRowid
 }
 
-function isPlain(job: NewJob, { onFinish }: Acceptance): boolean {
+function insertRow(database: Database, job: NewJob, acceptance: Acceptance, lines: Lines) {
+  const { connection } = database
+  const plain = plainValues(database, job, acceptance.maxAttempts)
+  const isLikeMost = hasOnlyCommonFields(job, acceptance)
+  if (isLikeMost && job.fairnessKey === null && job.cost === DEFAULT_COST) {
+    return connection.ordered(INSERT_PLAIN).run(...plain)
+  }
+  const keyed = keyedValues(plain, database, job, acceptance, lines)
+  return isLikeMost
+    ? connection.ordered(INSERT_KEYED).run(...keyed)
+    : connection.ordered(INSERT_JOB).run(...keyed, ...otherValues(job, acceptance))
+}
+
+/** Without regard to its fairness key and its cost. */
+function hasOnlyCommonFields(job: NewJob, { onFinish }: Acceptance): boolean {
   return (
     onFinish === null &&
     job.expiresAt === null &&
@@ -143,8 +158,6 @@ function isPlain(job: NewJob, { onFinish }: Acceptance): boolean {
     job.trace === null &&
     job.hops === 0 &&
     job.orderingKey === null &&
-    job.fairnessKey === null &&
-    job.cost === DEFAULT_COST &&
     job.dependsOn.length === 0
   )
 }
@@ -159,12 +172,14 @@ type PlainValues = [
   ...[retry: Text, headers: Text, tags: Text, metadata: Text],
 ]
 
-type OtherValues = [
-  ...[expiresAt: number | null, expiringAt: number | null],
-  ...[blocked: 0 | 1 | 2, claimable: 1 | null, recheck: 0 | 1],
+type KeyedValues = [
+  ...[fairnessKey: Text, cost: number, blocked: 0 | 1 | 2, claimable: 1 | null],
   ...[turn: number, admitsNext: 0 | 1, holdsKeys: 1 | null],
-  ...[dedupeKey: Text, orderingKey: Text],
-  ...[fairnessKey: Text, cost: number, originKey: Text],
+]
+
+type OtherValues = [
+  ...[expiresAt: number | null, expiringAt: number | null, recheck: 0 | 1],
+  ...[dedupeKey: Text, orderingKey: Text, originKey: Text],
   ...[scheduleName: Text, noticeEndpoint: Text, noticeStates: Text],
   ...[dependsOn: Text, waitingFor: Text, trace: Text],
 ]
@@ -201,26 +216,38 @@ function lineOf({ endpoint, priority, fairnessKey }: NewJob): KeyInLane {
   return { endpoint, priority, key: fairnessKey as string }
 }
 
-function otherValues(database: Database, job: NewJob, acceptance: Acceptance): OtherValues {
-  const { onFinish, waitingFor, isBlocked, isDoomed } = acceptance
+function keyedValues(
+  plain: PlainValues,
+  database: Database,
+  job: NewJob,
+  acceptance: Acceptance,
+  lines: Lines,
+): [...PlainValues, ...KeyedValues] {
+  const { isBlocked } = acceptance
   const waiting = { cost: job.cost, dueAt: job.runAt }
-  const place = isPlaced(job, acceptance)
-    ? placeNew(database, lineOf(job), waiting)
+  const { blocked, turn, admitsNext } = isPlaced(job, acceptance)
+    ? placeNew(database, lines, lineOf(job), waiting)
     : { blocked: isBlocked ? (1 as const) : (0 as const), turn: NO_TURN, admitsNext: 0 as const }
+  return [
+    ...plain,
+    job.fairnessKey,
+    job.cost,
+    blocked,
+    blocked === 0 ? 1 : null,
+    turn,
+    admitsNext,
+    job.dedupe === null && job.orderingKey === null && job.fairnessKey === null ? null : 1,
+  ]
+}
+
+function otherValues(job: NewJob, { onFinish, waitingFor, isDoomed }: Acceptance): OtherValues {
   return [
     job.expiresAt,
     job.expiresAt,
-    place.blocked,
-    place.blocked === 0 ? 1 : null,
     // The next sweep checks it.
     isDoomed ? 1 : 0,
-    place.turn,
-    place.admitsNext,
-    job.dedupe === null && job.orderingKey === null && job.fairnessKey === null ? null : 1,
     job.dedupe?.key ?? null,
     job.orderingKey,
-    job.fairnessKey,
-    job.cost,
     job.originKey,
     job.scheduleName,
     onFinish?.endpoint ?? null,

@@ -197,7 +197,7 @@ create index jobs_due on jobs (due_at, endpoint) where claimable = 1;
 create index jobs_blocked on jobs (endpoint) where blocked = 1;
 -- enqueue, claim, and each write that moves a job of a fairness key: the turns of the key, and the
 -- next jobs that are outside; statsOf: the due jobs that are outside
-create index jobs_turns on jobs (endpoint, fairness_key, priority, turn)
+create index jobs_turns on jobs (endpoint, fairness_key, priority, turn, admits_next)
   where turn <> 0 and effects_pending = 0;
 create index jobs_outside on jobs (endpoint, fairness_key, priority, due_at) where blocked = 2;
 -- every write that makes jobs final: the turns of a key that became free

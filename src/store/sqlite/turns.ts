@@ -5,6 +5,7 @@
 // such a job again leaves it outside with `recheck`, and every write that takes a turn from one
 // calls leaveLine or leaves an effect.
 
+import { DEFAULT_WEIGHT } from '../../endpoint/key-limits.ts'
 import {
   ALARM,
   closedUp,
@@ -18,7 +19,7 @@ import {
   type Waiting,
 } from '../../job/turns.ts'
 import { type Database, inOrder } from './connection.ts'
-import { keyWeight } from './fairness-keys.ts'
+import { hasKeys, keyWeight } from './fairness-keys.ts'
 
 /** The jobs of one key in one lane. */
 export interface KeyInLane {
@@ -60,10 +61,13 @@ on conflict do update set virtual_time = excluded.virtual_time, plain_start = ex
 
 export const FORGET_LANES = 'delete from lanes where endpoint = $endpoint'
 
-/** The last turn of a key, or its alarm. */
-export const LAST_IN_LINE = `
-select seq, turn, admits_next, ${DUE_SINCE} as due_since from jobs
-where ${IN_LINE} order by turn desc limit 1`
+/** The last turn of a key, or its alarm. It reads the index alone. */
+export const LAST_IN_LINE = inOrder<[endpoint: string, key: string, priority: number]>(
+  ['endpoint', 'key', 'priority'],
+  `select seq, turn, admits_next from jobs
+  where ${IN_LINE} order by turn desc limit 1`,
+)
+export const ALARM_SINCE = `select ${DUE_SINCE} as due_since from jobs where seq = $seq`
 export const FIRST_OUTSIDE = `
 select seq, cost, due_at from jobs where blocked = 2 and recheck = 0 and ${OF_KEY}
 order by due_at, seq limit +$limit`
@@ -123,7 +127,6 @@ interface InLine {
   seq: number
   turn: number
   admits_next: number
-  due_since: number
 }
 
 interface Outside {
@@ -159,21 +162,60 @@ export function setLane(
   connection.statement(SET_LANE).run({ endpoint, priority, ...lane })
 }
 
+/** What the places of jobs that are inserted together depend on, and no insert changes. */
+export interface Lines {
+  now: number
+  virtualTimeOf(of: KeyInLane): number
+  weightOf(of: KeyInLane): number
+}
+
+export function openLines(database: Database): Lines {
+  const virtualTimes = new Map<string, Map<number, number>>()
+  const areWeighted = new Map<string, boolean>()
+  return {
+    now: database.clock.now(),
+    virtualTimeOf(of) {
+      let ofEndpoint = virtualTimes.get(of.endpoint)
+      if (ofEndpoint === undefined) {
+        ofEndpoint = new Map()
+        virtualTimes.set(of.endpoint, ofEndpoint)
+      }
+      let virtualTime = ofEndpoint.get(of.priority)
+      if (virtualTime === undefined) {
+        virtualTime = laneOfKey(database, of).virtualTime
+        ofEndpoint.set(of.priority, virtualTime)
+      }
+      return virtualTime
+    },
+    weightOf({ endpoint, key }) {
+      let isWeighted = areWeighted.get(endpoint)
+      if (isWeighted === undefined) {
+        isWeighted = hasKeys(database, endpoint)
+        areWeighted.set(endpoint, isWeighted)
+      }
+      return isWeighted ? keyWeight(database, endpoint, key) : DEFAULT_WEIGHT
+    },
+  }
+}
+
 /** The place of a job that is inserted next. */
-export function placeNew(database: Database, of: KeyInLane, job: Waiting): PlaceValues {
-  const { connection, clock } = database
+export function placeNew(
+  database: Database,
+  lines: Lines,
+  of: KeyInLane,
+  job: Waiting,
+): PlaceValues {
+  const { connection } = database
   const last = lastInLine(database, of)
-  const { virtualTime } = laneOfKey(database, of)
   const alarm = last?.turn === ALARM ? last : undefined
   const line = {
     lastTurn: alarm === undefined && last?.turn !== PARKED ? (last?.turn ?? null) : null,
     admitsNext: last?.admits_next === 1,
-    alarmAt: last?.turn === PARKED ? Number.NEGATIVE_INFINITY : (alarm?.due_since ?? null),
+    alarmAt: last?.turn === PARKED ? Number.NEGATIVE_INFINITY : alarmAt(database, alarm),
   }
-  const weight = keyWeight(database, of.endpoint, of.key)
-  const place = placeOf(job, line, virtualTime, clock.now(), weight)
+  const place = placeOf(job, line, lines.virtualTimeOf(of), lines.now, lines.weightOf(of))
   if (place.kind === 'outside') {
-    if (last !== undefined) connection.statement(ADMIT_NEXT).run({ seq: last.seq })
+    if (last?.admits_next === 0) connection.statement(ADMIT_NEXT).run({ seq: last.seq })
     return { blocked: 2, turn: NO_TURN, admitsNext: 0 }
   }
   if (alarm !== undefined) connection.statement(SET_ALARM_ASIDE).run({ ...of })
@@ -217,8 +259,15 @@ export function giveTurns(database: Database, of: KeyInLane, most = TURNS_PER_CH
   return 0
 }
 
+function alarmAt({ connection }: Database, alarm: InLine | undefined): number | null {
+  if (alarm === undefined) return null
+  return connection.statement(ALARM_SINCE).get({ seq: alarm.seq })?.due_since as number
+}
+
 function lastInLine({ connection }: Database, of: KeyInLane): InLine | undefined {
-  return connection.statement(LAST_IN_LINE).get({ ...of }) as InLine | undefined
+  return connection.ordered(LAST_IN_LINE).get(of.endpoint, of.key, of.priority) as
+    | InLine
+    | undefined
 }
 
 /**

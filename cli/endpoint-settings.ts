@@ -174,12 +174,12 @@ export const LIMIT_OPTIONS = {
   concurrency: {
     type: 'string',
     value: 'N',
-    help: 'attempts of all its endpoints at the same time; none removes it',
+    help: 'attempts of all its endpoints at the same time',
   },
   'rate-limit': {
     type: 'string',
     value: 'N/DURATION',
-    help: 'attempts of all its endpoints in a time, like 100/1m; none removes it',
+    help: 'attempts of all its endpoints in a time, like 100/1m',
   },
 } as const satisfies Record<string, Option>
 

@@ -1,11 +1,6 @@
 // posthorn limits: reads and configures the limits that endpoints share, with a verb for each
 // action.
-import {
-  type ListedSharedLimit,
-  type Posthorn,
-  PosthornError,
-  type SharedLimit,
-} from '../../src/client/client.ts'
+import type { ListedSharedLimit, SharedLimit } from '../../src/client/client.ts'
 import { action, JSON_OPTION } from '../command.ts'
 import { confirm, YES_OPTION } from '../confirm.ts'
 import { LIMIT_OPTIONS, limitSettingsGiven } from '../endpoint-settings.ts'
@@ -52,23 +47,15 @@ const get = action({
 })
 
 const put = action({
-  summary: 'Create a limit that endpoints share, or change the given settings of one',
+  summary: 'Create or replace a limit that endpoints share; its used tokens are kept',
   arguments: ['NAME'],
   options: { ...LIMIT_OPTIONS, json: JSON_OPTION },
-  details:
-    'Settings that are not given are kept. Endpoints name it: posthorn endpoints set --limits.',
+  details: `A setting that is not given is no limit, also if it was one before. Endpoints name the
+limit: posthorn endpoints set --limits.`,
   examples: ['posthorn limits put tax-office --concurrency 5 --rate-limit 100/1m'],
   async run({ words: [name = ''], values }) {
-    const posthorn = connect()
-    const given = limitSettingsGiven(values)
-    const stored = await storedLimit(posthorn, name)
-    // A change by another client in between is kept.
-    const condition = stored === null ? { ifAbsent: true } : { ifVersion: stored.version }
-    const { concurrency = null, rateLimit = null } = { ...stored, ...given }
-    show(
-      await posthorn.limits.put(name, { concurrency, rateLimit }, condition),
-      values.json === true,
-    )
+    const settings = limitSettingsGiven(values)
+    show(await connect().limits.put(name, settings), values.json === true)
     return EXIT.done
   },
 })
@@ -86,15 +73,6 @@ const remove = action({
     return EXIT.done
   },
 })
-
-async function storedLimit(posthorn: Posthorn, name: string): Promise<SharedLimit | null> {
-  try {
-    return await posthorn.limits.get(name)
-  } catch (error) {
-    if (error instanceof PosthornError && error.code === 'limit_not_found') return null
-    throw error
-  }
-}
 
 function show(limit: SharedLimit, isJson: boolean): void {
   if (isJson) {

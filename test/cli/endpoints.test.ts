@@ -176,46 +176,44 @@ describe('delete', () => {
 describe('limits', () => {
   const limits = (...words: string[]) => shell.call(['limits', ...words])
 
-  it(
-    'are created, changed in the given settings, named, listed and deleted',
-    DEADLINE,
-    async () => {
-      expect(await limits('list')).toMatchObject({
-        ...{ code: 0, stdout: '' },
-        stderr: 'There are no limits yet. Create one: posthorn limits put NAME --concurrency N\n',
-      })
-      await limits('put', 'renderers', '--concurrency', '8')
-      const changed = await limits('put', 'renderers', '--rate-limit', '100/1m')
-      expect(changed.stdout.split('\n').map((line) => line.trim().split(/ {2,}/))).toEqual([
-        ...[
-          ['limit', 'renderers'],
-          ['concurrency', '8'],
-          ['rate limit', '100/1m'],
-        ],
-        ...[['running', '0'], ['tokens', '100'], ['endpoints', 'none'], ['waiting', 'none'], ['']],
-      ])
-      const named = await endpoints('set', 'pdf', '--limits', 'renderers')
-      expect(named.stdout).toContain('    limits: [] → ["renderers"]\n')
-      const unknown = await endpoints('set', 'pdf', '--limits', 'renderers,other')
-      expect(unknown).toMatchObject({
-        code: 1,
-        stderr: expect.stringContaining(
-          'there is no limit "other": create it with posthorn limits put other',
-        ),
-      })
-      const read = await limits('get', 'renderers', '--json')
-      expect(JSON.parse(read.stdout)).toMatchObject({ endpoints: ['pdf'], concurrency: 8 })
-      expect((await limits('list')).stdout).toMatch(/^NAME .*\nrenderers +8 +100\/1m +100 +-\n$/)
-      const used = await limits('delete', 'renderers', '--yes')
-      expect(used).toMatchObject({ code: 1, stderr: expect.stringContaining('endpoint "pdf"') })
-      await endpoints('set', 'pdf', '--limits', 'none')
-      expect((await limits('delete', 'renderers', '--yes')).stdout).toBe('renderers is deleted\n')
-      await limits('put', 'unlimited', '--concurrency', 'none')
-      expect(JSON.parse((await limits('get', 'unlimited', '--json')).stdout)).toMatchObject({
-        ...{ concurrency: null, rateLimit: null, tokens: null },
-      })
-    },
-  )
+  it('are created, replaced, named, listed and deleted', DEADLINE, async () => {
+    expect(await limits('list')).toMatchObject({
+      ...{ code: 0, stdout: '' },
+      stderr: 'There are no limits yet. Create one: posthorn limits put NAME --concurrency N\n',
+    })
+    await limits('put', 'renderers', '--concurrency', '8')
+    const both = ['--concurrency', '8', '--rate-limit', '100/1m']
+    const changed = await limits('put', 'renderers', ...both)
+    expect(changed.stdout.split('\n').map((line) => line.trim().split(/ {2,}/))).toEqual([
+      ...[
+        ['limit', 'renderers'],
+        ['concurrency', '8'],
+        ['rate limit', '100/1m'],
+      ],
+      ...[['running', '0'], ['tokens', '100'], ['endpoints', 'none'], ['waiting', 'none'], ['']],
+    ])
+    const named = await endpoints('set', 'pdf', '--limits', 'renderers')
+    expect(named.stdout).toContain('    limits: [] → ["renderers"]\n')
+    const unknown = await endpoints('set', 'pdf', '--limits', 'renderers,other')
+    expect(unknown).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining(
+        'there is no limit "other": create it with posthorn limits put other',
+      ),
+    })
+    const read = await limits('get', 'renderers', '--json')
+    expect(JSON.parse(read.stdout)).toMatchObject({ endpoints: ['pdf'], concurrency: 8 })
+    expect((await limits('list')).stdout).toMatch(/^NAME .*\nrenderers +8 +100\/1m +100 +-\n$/)
+    const used = await limits('delete', 'renderers', '--yes')
+    expect(used).toMatchObject({ code: 1, stderr: expect.stringContaining('endpoint "pdf"') })
+    await endpoints('set', 'pdf', '--limits', 'none')
+    expect((await limits('delete', 'renderers', '--yes')).stdout).toBe('renderers is deleted\n')
+    await limits('put', 'unlimited', '--concurrency', '3')
+    await limits('put', 'unlimited')
+    expect(JSON.parse((await limits('get', 'unlimited', '--json')).stdout)).toMatchObject({
+      ...{ concurrency: null, rateLimit: null, tokens: null },
+    })
+  })
 })
 
 describe('keys', () => {

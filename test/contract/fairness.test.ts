@@ -113,6 +113,16 @@ describe.each(ENGINES)('on %s', (engine) => {
     },
   )
 
+  test('of two keys whose turns come at once, the one that was due first starts', async () => {
+    const endpoint = await addEndpoint(place.store)
+    const runAt = place.store.clock.now() + 60
+    const first = await enqueueOne(place.store, endpoint, { fairnessKey: 'b', runAt })
+    await passed(place.store, runAt)
+    const second = await enqueueOne(place.store, endpoint, { fairnessKey: 'a' })
+    const jobs = await claimFrom(place.store, endpoint, 2)
+    expect(jobs.map(({ jobId }) => jobId)).toEqual([first.id, second.id])
+  })
+
   test('jobs of another priority do not count', async () => {
     const { add, claim, keys, begun } = await lane()
     await add('busy', 400, { priority: 9 })

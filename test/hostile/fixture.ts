@@ -107,7 +107,8 @@ function expectKnownProblem(answer: Response, text: string, where: string): void
   const problem: Json = JSON.parse(text)
   expect(Object.keys(ERRORS), where).toContain(problem.code)
   const usual = ERRORS[problem.code as ErrorCode].status
-  const known = problem.code === 'endpoint_not_found' ? [404, 422] : [usual]
+  const isOfName = ['endpoint_not_found', 'limit_not_found'].includes(problem.code)
+  const known = isOfName ? [404, 422] : [usual]
   expect(known, where).toContain(answer.status)
   expect(problem.requestId, where).toBe(answer.headers.get('x-request-id'))
   expectNothingFromInside(text, where)

@@ -11,7 +11,7 @@ const place = useStore('mongo')
 /** Candidates, claim, claimed jobs, lanes, and one read and one write to give turns. */
 const MOST_COMMANDS = 6
 /** Also what has ended, the admission, what is stored of the keys and runs, and the next parks. */
-const MOST_COMMANDS_WITH_LIMITS = 18
+const MOST_COMMANDS_WITH_LIMITS = 19
 
 function jobsOf(endpoint: string, count: number, fields: (i: number) => Partial<NewJob>) {
   return Array.from({ length: count }, (_, i) => newJob(place.store, endpoint, fields(i)))

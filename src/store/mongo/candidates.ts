@@ -252,7 +252,7 @@ function randomStretch<T>(candidates: T[], length: number): T[] {
  * without a key: one pipeline each. The last one returns a parked job, if there is one.
  */
 function lanePipelines(match: Document, limit: number, now: Date): Document[][] {
-  const fields = { endpoint: 1, payloadBytes: 1, admitsNext: 1, ...PLACE_FIELDS }
+  const fields = { endpoint: 1, payloadBytes: 1, admitsNext: 1, runAt: 1, ...PLACE_FIELDS }
   const part = (turn: Document | number, order: Record<string, 1 | -1>, most: number) => [
     { $match: { ...match, turn } },
     { $sort: { priority: -1, ...order } },
@@ -323,8 +323,8 @@ function orderInTurn(
 }
 
 /**
- * By tag. The first alarm of a key that has no turn begins at the virtual time, as a new job does.
- * All other alarms are set aside: their jobs come after the turns of their keys.
+ * By tag, then by runAt. The first alarm of a key that has no turn begins at the virtual time, as a
+ * new job does. All other alarms are set aside: their jobs come after the turns of their keys.
  */
 function turnsOf(found: LaneCandidate[], { virtualTime }: Lane, looks: LaneLooks) {
   const inLine = new Map<string, LaneCandidate>()
@@ -347,5 +347,5 @@ function turnsOf(found: LaneCandidate[], { virtualTime }: Lane, looks: LaneLooks
   }
   return turns
     .map((turn) => ({ ...turn, admitsNext: turn.job.admitsNext === true || later.has(turn.key) }))
-    .sort((a, b) => a.tag - b.tag)
+    .sort((a, b) => a.tag - b.tag || a.job.runAt.getTime() - b.job.runAt.getTime())
 }

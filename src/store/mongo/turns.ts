@@ -59,7 +59,7 @@ export type PlacedJob = Pick<JobDocument, '_id' | 'endpoint' | 'state' | keyof t
 /** A job that a claim may take. */
 export interface LaneCandidate
   extends MaybeCost,
-    Pick<JobDocument, '_id' | 'endpoint' | 'payloadBytes' | 'priority' | 'turn'> {
+    Pick<JobDocument, '_id' | 'endpoint' | 'payloadBytes' | 'priority' | 'turn' | 'runAt'> {
   fairnessKey?: string | null
   admitsNext?: true | null
 }

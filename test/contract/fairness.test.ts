@@ -22,6 +22,8 @@ import {
 } from './fixtures.ts'
 
 const HOUR_MS = 3_600_000
+/** Jobs of a key that have turns before any is claimed. */
+const TURNS = 64
 const BATCH = 100
 /** Jobs that are claimed at once. */
 const SLOTS = 10
@@ -315,6 +317,26 @@ describe.each(ENGINES)('on %s', (engine) => {
       return (await place.store.endpointsNamed([endpoint])).length === 0
     })
     for (const id of left) expect((await jobOf(place.store, id)).state).toBe('dead')
+  })
+
+  test('a job of the batch that takes away the last turn of its key leaves no job outside', async () => {
+    const { store } = place
+    const endpoint = await addEndpoint(store)
+    const dedupe = { key: 'd', mode: 'replace' } as const
+    const jobOfKey = (fields: Partial<NewJob> = {}) =>
+      newJob(store, endpoint, { fairnessKey: 'a', ...fields })
+    await enqueue(endpoint, 'a', TURNS - 1)
+    await store.enqueue([jobOfKey({ dedupe })])
+
+    // The first one is outside, and then gets the turn of the job that moves. The last is outside.
+    await store.enqueue([jobOfKey(), jobOfKey({ dedupe, priority: 9 }), jobOfKey()])
+
+    let count = 0
+    for (let jobs = await claimFrom(store, endpoint, SLOTS); jobs.length > 0; ) {
+      count += jobs.length
+      jobs = await claimFrom(store, endpoint, SLOTS)
+    }
+    expect(count).toBe(TURNS + 2)
   })
 
   test('several processes enqueue, cancel and claim, and no job stays outside', {

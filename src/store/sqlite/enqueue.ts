@@ -77,8 +77,11 @@ function enqueueOne(
     (id) => stateOf(database, id),
   )
   if (decision.kind !== 'accepted') return decision
-  const found = job.dedupe === null ? null : applyDedupe(database, job, isMinimal)
-  if (found !== null) return found
+  if (job.dedupe !== null) {
+    lines.forget()
+    const found = applyDedupe(database, job, isMinimal)
+    if (found !== null) return found
+  }
 
   const seq = insertJob(database, job, decision, lines)
   if (seq === null) {

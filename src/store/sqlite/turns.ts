@@ -35,6 +35,7 @@ export interface PlaceValues {
   admitsNext: 0 | 1
 }
 
+const OUTSIDE: PlaceValues = { blocked: 2, turn: NO_TURN, admitsNext: 0 }
 /** Turns that a change gives to one key. More are given when these are claimed. */
 export const TURNS_PER_CHANGE = 64
 /** Keys whose alarm one claim sees, and parked keys that it looks at. */
@@ -165,27 +166,35 @@ export function setLane(
 /** What the places of jobs that are inserted together depend on, and no insert changes. */
 export interface Lines {
   now: number
-  virtualTimeOf(of: KeyInLane): number
+  laneOf(of: KeyInLane): LineOfLane
   weightOf(of: KeyInLane): number
+  /** Another write of the transaction takes a turn from a job. */
+  forget(): void
+}
+
+interface LineOfLane {
+  virtualTime: number
+  /** Keys whose due jobs go outside: the job that admits the next one has its mark. */
+  fullKeys: Set<string>
 }
 
 export function openLines(database: Database): Lines {
-  const virtualTimes = new Map<string, Map<number, number>>()
+  const lanes = new Map<string, Map<number, LineOfLane>>()
   const areWeighted = new Map<string, boolean>()
   return {
     now: database.clock.now(),
-    virtualTimeOf(of) {
-      let ofEndpoint = virtualTimes.get(of.endpoint)
+    laneOf(of) {
+      let ofEndpoint = lanes.get(of.endpoint)
       if (ofEndpoint === undefined) {
         ofEndpoint = new Map()
-        virtualTimes.set(of.endpoint, ofEndpoint)
+        lanes.set(of.endpoint, ofEndpoint)
       }
-      let virtualTime = ofEndpoint.get(of.priority)
-      if (virtualTime === undefined) {
-        virtualTime = laneOfKey(database, of).virtualTime
-        ofEndpoint.set(of.priority, virtualTime)
+      let lane = ofEndpoint.get(of.priority)
+      if (lane === undefined) {
+        lane = { virtualTime: laneOfKey(database, of).virtualTime, fullKeys: new Set() }
+        ofEndpoint.set(of.priority, lane)
       }
-      return virtualTime
+      return lane
     },
     weightOf({ endpoint, key }) {
       let isWeighted = areWeighted.get(endpoint)
@@ -195,6 +204,7 @@ export function openLines(database: Database): Lines {
       }
       return isWeighted ? keyWeight(database, endpoint, key) : DEFAULT_WEIGHT
     },
+    forget: () => lanes.clear(),
   }
 }
 
@@ -206,6 +216,9 @@ export function placeNew(
   job: Waiting,
 ): PlaceValues {
   const { connection } = database
+  const { virtualTime, fullKeys } = lines.laneOf(of)
+  const isDue = job.dueAt <= lines.now
+  if (isDue && fullKeys.has(of.key)) return OUTSIDE
   const last = lastInLine(database, of)
   const alarm = last?.turn === ALARM ? last : undefined
   const line = {
@@ -213,10 +226,11 @@ export function placeNew(
     admitsNext: last?.admits_next === 1,
     alarmAt: last?.turn === PARKED ? Number.NEGATIVE_INFINITY : alarmAt(database, alarm),
   }
-  const place = placeOf(job, line, lines.virtualTimeOf(of), lines.now, lines.weightOf(of))
+  const place = placeOf(job, line, virtualTime, lines.now, lines.weightOf(of))
   if (place.kind === 'outside') {
     if (last?.admits_next === 0) connection.statement(ADMIT_NEXT).run({ seq: last.seq })
-    return { blocked: 2, turn: NO_TURN, admitsNext: 0 }
+    if (isDue) fullKeys.add(of.key)
+    return OUTSIDE
   }
   if (alarm !== undefined) connection.statement(SET_ALARM_ASIDE).run({ ...of })
   const turn = place.kind === 'alarm' ? ALARM : place.tag

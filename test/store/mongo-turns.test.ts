@@ -8,8 +8,11 @@ import { addEndpoint, claimFrom, enqueueOne, newJob, success, sweep } from '../c
 import { useStore } from '../support/stores.ts'
 
 const place = useStore('mongo')
-/** Candidates, claim, claimed jobs, lanes, and one read and one write to give turns. */
-const MOST_COMMANDS = 6
+/**
+ * Candidates, claim, claimed jobs, lanes, and one read and one write to give turns; every 0.4 s
+ * also which endpoints hand out jobs.
+ */
+const MOST_COMMANDS = 7
 /** Also what has ended, the admission, what is stored of the keys and runs, and the next parks. */
 const MOST_COMMANDS_WITH_LIMITS = 19
 

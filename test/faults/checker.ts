@@ -14,6 +14,7 @@ import { longestOverlapMs, type Redelivery, redeliveryOf } from './invariants/re
 import { checkSameBytes } from './invariants/same-bytes.ts'
 import { checkSecrets } from './invariants/secrets.ts'
 import { checkSendsAfterEnd } from './invariants/sends-after-end.ts'
+import { checkFewJobs, checkSharedLimits } from './invariants/shared-limits.ts'
 import { checkKeyLimits, checkTurns } from './invariants/turns.ts'
 import { checkUnsentAttempts } from './invariants/unsent-attempts.ts'
 
@@ -33,6 +34,8 @@ const CHECKS: Record<InvariantId, Check> = {
   I13: checkUnsentAttempts,
   I14: checkTurns,
   I15: checkKeyLimits,
+  I16: checkSharedLimits,
+  I17: checkFewJobs,
 }
 
 /** This many violations of an invariant are described. Further ones are only counted. */

@@ -1,4 +1,4 @@
-// Single corruptions of a synthetic history that violate I6 to I15: something is too late, too
+// Single corruptions of a synthetic history that violate I6 to I17: something is too late, too
 // early, or wrong.
 import type { Fault } from './history.ts'
 import { type Damage, first, last, moveBy, seen } from './history-corruptions.ts'
@@ -290,6 +290,54 @@ const WHAT_IS_LIMITED: Damage[] = [
   },
 ]
 
+const limitOf = ({ settings }: SyntheticHistory) => first(settings.sharedLimits ?? [])
+
+const WHAT_IS_SHARED: Damage[] = [
+  {
+    ...{ breaks: 'I16', what: 'three jobs of a limit of two run at the same time', fate: 'done' },
+    do({ record }, history) {
+      const [other, third] = history.synthetic.filter(({ fate }) => fate === 'answered_late')
+      const { startedAt } = first(record.attempts)
+      for (const [i, one] of [record, other?.record, third?.record].entries()) {
+        const times = { startedAt: startedAt + 600 * i, finishedAt: startedAt + 2_000 }
+        Object.assign(first(one?.attempts ?? []), times)
+      }
+    },
+  },
+  {
+    ...{ breaks: 'I16', what: 'a job begins before the debt of one is paid', fate: 'interrupted' },
+    do({ record }) {
+      record.cost = 50
+    },
+  },
+  {
+    ...{ breaks: 'I16', what: 'a limit with debt gives tokens long after', fate: 'throttled' },
+    do({ record }, history) {
+      limitOf(history).rateLimit = { count: 2, perMs: 2_000 }
+      record.cost = 3
+    },
+  },
+  {
+    ...{ breaks: 'I17', what: 'a job waits for the backlog of its limit', fate: 'retried' },
+    do: letWaitAtLimit,
+  },
+  {
+    ...{ breaks: 'I17', what: 'a delayed job waits for longer than its delay', fate: 'delayed' },
+    do(_, history) {
+      letWaitAtLimit(
+        history.synthetic.findLast(({ fate }) => fate === 'delayed') as SyntheticJob,
+        history,
+      )
+    },
+  },
+]
+
+/** The endpoint has few jobs, and this one was enqueued first of all. */
+function letWaitAtLimit(job: SyntheticJob, history: SyntheticHistory): void {
+  limitOf(history).few.endpoints = ['work']
+  Object.assign(first(job.calls), { sentAtMs: 0, endedAtMs: 15 })
+}
+
 function otherWithAttempt({ record }: SyntheticJob, history: SyntheticHistory): SyntheticJob {
   const isOther = (one: SyntheticJob) => one.record !== record && one.record.attempts.length > 0
   return history.synthetic.find(isOther) as SyntheticJob
@@ -297,5 +345,5 @@ function otherWithAttempt({ record }: SyntheticJob, history: SyntheticHistory): 
 
 export const DAMAGES_IN_TIME: Damage[] = [
   ...[...WHAT_IS_OVER, ...WHAT_IS_SENT, ...WHAT_WAITS],
-  ...WHAT_IS_LIMITED,
+  ...[...WHAT_IS_LIMITED, ...WHAT_IS_SHARED],
 ]

@@ -34,6 +34,17 @@ export interface RunSettings {
   slots?: number
   /** Of keys whose name begins with this, so many jobs run at a time at most. */
   keyLimit?: { prefix: string; concurrency: number }
+  sharedLimits?: SharedLimitFacts[]
+}
+
+/** A limit that several endpoints share. */
+export interface SharedLimitFacts {
+  name: string
+  endpoints: string[]
+  /** Those of them that have few jobs: each of these starts within so many starts at the limit. */
+  few: { endpoints: string[]; starts: number }
+  concurrency: number | null
+  rateLimit: { count: number; perMs: number } | null
 }
 
 /** The endpoints of the run. Jobs have no retry policy of their own in fault runs. */
@@ -136,6 +147,7 @@ export interface JobRecord {
   endpoint: string
   priority: number
   fairnessKey: string | null
+  cost: number
   state: string
   fence: number
   attemptCount: number
@@ -183,6 +195,8 @@ export const INVARIANTS = {
   I13: 'no attempt is lost whose request was not sent, but by a fault of most of its lease',
   I14: 'while a fairness key has one due job, no other key starts more than its turns',
   I15: 'no more jobs of a fairness key run at a time than its limit allows',
+  I16: 'endpoints that share a limit never exceed it together, neither at a time nor in any stretch',
+  I17: 'a due job of an endpoint with few jobs starts within some starts at its shared limit',
 } as const
 export type InvariantId = keyof typeof INVARIANTS
 

@@ -43,7 +43,7 @@ async function readRecord(client: WorkClient, listed: Answer['body']): Promise<J
   const job = hasPayload ? bodyOf(answer, `/jobs/${id}`) : { attempts: [], ...listed }
   return {
     ...{ id, endpoint: job.endpoint, state: job.state, fence: job.fence },
-    ...{ priority: job.priority, fairnessKey: job.fairnessKey },
+    ...{ priority: job.priority, fairnessKey: job.fairnessKey, cost: job.cost },
     workNumber: job.payload?.workNumber ?? null,
     attemptCount: job.attemptCount,
     maxAttempts: job.maxAttempts,

@@ -18,6 +18,7 @@ import { randomKills } from './rounds/random-kills.ts'
 import { restarts } from './rounds/restarts.ts'
 import { resultsInHand } from './rounds/results-in-hand.ts'
 import { sameKey } from './rounds/same-key.ts'
+import { sharedLimits } from './rounds/shared-limits.ts'
 import { slowStores } from './rounds/slow-store.ts'
 import { staleWrites } from './rounds/stale-writes.ts'
 import { storeOutages } from './rounds/store-outages.ts'
@@ -28,6 +29,7 @@ export const ROUNDS: readonly Round[] = [
   killWindows,
   randomKills,
   fairKeys,
+  sharedLimits,
   freezes,
   frozenSends,
   staleWrites,

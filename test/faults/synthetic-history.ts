@@ -9,6 +9,7 @@ import type {
   FaultKind,
   History,
   JobRecord,
+  SharedLimitFacts,
 } from './history.ts'
 
 /** The fates of jobs. Everything that happens to a job lies within its own span of time. */
@@ -40,6 +41,11 @@ const SETTINGS = {
   // No key has this prefix unless a corruption gives it to some.
   keyLimit: { prefix: 'limited', concurrency: 1 },
 }
+/** No endpoint has few jobs unless a corruption says so. */
+const SHARED_LIMIT: SharedLimitFacts = {
+  ...{ name: 'seats', endpoints: ['work'], few: { endpoints: [], starts: 10 } },
+  ...{ concurrency: 2, rateLimit: { count: 2, perMs: 500 } },
+}
 const ENDPOINT: EndpointFacts = { name: 'work', maxAttempts: 3, retryDelayMs: 400, jitter: 0.2 }
 /** The time from the end of a worker to the next delivery of its jobs. */
 const RECOVERY_MS = 2_500
@@ -65,7 +71,8 @@ export interface SyntheticHistory extends History {
 /** Returns a history that violates no invariant. */
 export function createHistory(jobCount: number, aloneMs = ALONE_MS): SyntheticHistory {
   const history: SyntheticHistory = {
-    ...{ engine: 'mongo', seed: 1, settings: SETTINGS, endpoints: [ENDPOINT], calls: [] },
+    ...{ engine: 'mongo', seed: 1, endpoints: [ENDPOINT], calls: [] },
+    settings: { ...SETTINGS, sharedLimits: [structuredClone(SHARED_LIMIT)] },
     ...{ sightings: [], deliveries: [], faults: [], records: [], synthetic: [] },
     texts: [
       { from: 'log of worker-1', text: '{"msg":"worker.started"}' },
@@ -99,7 +106,7 @@ class Story {
     const id = `job_${workNumber}`
     const record: JobRecord = {
       ...{ id, workNumber, endpoint: ENDPOINT.name, state: 'queued', fence: 0, attemptCount: 0 },
-      ...{ priority: 5, fairnessKey: `customer ${workNumber}` },
+      ...{ priority: 5, fairnessKey: `customer ${workNumber}`, cost: 1 },
       ...{ maxAttempts: ENDPOINT.maxAttempts, createdAt: 0, runAt: 0, finishedAt: null },
       ...{
         failureReason: null,

@@ -236,11 +236,12 @@ async function problemOfClaim(
 
 /**
  * Fields that may differ after a claim, because equal jobs may be claimed instead of each other. A
- * released claim has used a fence, and an admission that is not released ends by itself.
+ * released claim has used a fence, and an admission that is not released ends by itself. An
+ * endpoint that a shared limit refused gets its place in the line with the next claim.
  */
 const OF_A_CLAIM = [
   ...['fence', 'version', 'freedAt', 'startedAt', 'writeId', 'rateFullAt'],
-  ...['admissionHolder', 'admissionUntil'],
+  ...['admissionHolder', 'admissionUntil', 'waits'],
 ]
 
 function claimedState(lane: Lane): Promise<string> {

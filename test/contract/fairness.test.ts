@@ -208,6 +208,22 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect(begun).toHaveLength(200)
   })
 
+  test.each([
+    { slow: 'of cost 20', cost: 20, weight: 1, most: 21 },
+    { slow: 'beside a key of weight 40', cost: 1, weight: 40, most: 41 },
+  ])('a delayed job $slow begins in its turn', async ({ cost, weight, most }) => {
+    const { endpoint, add, claim, keys, begun } = await lane()
+    const settings = { weight, paused: false }
+    if (weight > 1) await place.store.putFairnessKey({ endpoint, key: 'flood' }, settings, null)
+    await add('flood', 100)
+    const at = place.store.clock.now() + 100
+    await add('slow', 1, { cost, runAt: at })
+    await passed(place.store, at + KEYS_KNOWN_MS)
+    // One after the other, so that each claim looks at it again.
+    while (begun.length <= most) await claim(1)
+    expect(keys()).toContain('slow')
+  })
+
   test.each(['first', 'middle', 'last', 'every'] as const)(
     'the %s turn is cancelled',
     async (which) => {

@@ -93,6 +93,34 @@ describe.each(ENGINES)('the concurrency of a key on %s', (engine) => {
     'is cancelled': (store, job) => store.cancel([job.jobId]),
   }
 
+  test('a claim passes over many keys at their limit', async () => {
+    const endpoint = await limitedTo(1)
+    const keys = Array.from({ length: 60 }, (_, i) => `key ${i}`)
+    const enqueueOfEach = () =>
+      place.store.enqueue(keys.map((fairnessKey) => newJob(place.store, endpoint, { fairnessKey })))
+    await enqueueOfEach()
+    expect(await claimAll(endpoint)).toHaveLength(keys.length)
+    await enqueueOfEach()
+    const { id } = await enqueueOne(place.store, endpoint, { fairnessKey: 'other' })
+    const [job] = await claimFrom(place.store, endpoint, 1)
+    expect(job?.jobId).toBe(id)
+  })
+
+  const removals: Record<string, (jobId: string) => Promise<unknown>> = {
+    deleted: (jobId) => place.store.deleteJob(jobId),
+    purged: async () => sweep(await place.open({ retentionMs: 0 })),
+  }
+
+  test.each(Object.keys(removals))('makes room when a job that has ended is %s', async (name) => {
+    const endpoint = await limitedTo(1)
+    const [, second] = await enqueueMany(place.store, endpoint, 2, { fairnessKey: 'a' })
+    const [first] = (await claimAll(endpoint)) as [ClaimedJob]
+    await place.store.settle([success(place.store, first)])
+    await removals[name]?.(first.jobId)
+    expect(await place.store.getJob(first.jobId)).toBeNull()
+    expect((await claimAll(endpoint)).map(({ jobId }) => jobId)).toEqual([second])
+  })
+
   test.each(Object.keys(ends))('makes room when a job of the key %s', async (name) => {
     const endpoint = await limitedTo(2)
     await enqueueMany(place.store, endpoint, 40, { fairnessKey: 'a' })

@@ -214,6 +214,11 @@ async function useFairnessKeys(store: Store, endpoint: string, ids: string[]): P
   await store.keysByWait(endpoint, null, 10)
   const { items } = await store.listJobs({ endpoint, limit: 100 })
   for (const { id } of items) await store.placeInLine(endpoint, id)
+  // Its alarm has come, and other jobs begin before it.
+  const [moved] = await enqueueMany(store, endpoint, 1, { fairnessKey: 'c', cost: 1_000 })
+  await store.edit(moved as string, { priority: 8 }, null)
+  await enqueueMany(store, endpoint, 1, { fairnessKey: 'd', priority: 8 })
+  await claimFrom(store, endpoint, 2)
 }
 
 /** Keys at their limit, with settings of their own, and paused. */

@@ -14,10 +14,12 @@ import {
 } from '../../job/turns.ts'
 import type { EndpointShare } from '../store.ts'
 import { type Deadline, type MongoContext, nowOf, run } from './connection.ts'
+import { weightsOf } from './fairness-keys.ts'
 import { guardOf } from './guards.ts'
-import type { JobDocument } from './job-document.ts'
+import { atEndpoints, BY_ID, type JobDocument } from './job-document.ts'
 import {
   costOf,
+  type JobWrite,
   type LaneCandidate,
   type LaneLooks,
   type Lanes,
@@ -55,6 +57,8 @@ export interface Picker {
   /** The candidates of those shares. An endpoint without further ones is not read again. */
   add(found: Candidate[][]): void
   picked(): Candidate[]
+  /** Those that come next at their endpoints. One may be taken for each that is passed over. */
+  spare(): Candidate[]
   /** Takes nothing more from this endpoint. */
   close(endpoint: string): void
   /** Reads the endpoint again, because its candidates of this round were not tried. */
@@ -69,6 +73,8 @@ export interface Picker {
 const MAX_CANDIDATES = 100_000
 /** Keys whose alarm one claim sees. */
 const ALARMS_PER_CLAIM = 1_000
+/** Turns that one claim stores for keys with an alarm, and for parked keys. The others come later. */
+const TURNS_KEPT = 64
 
 interface Look {
   /** Endpoints whose jobs may have fairness keys. */
@@ -76,6 +82,8 @@ interface Look {
   /** Those of them whose keys may have other weights than 1. */
   weightedNames: Set<string>
   spread: number
+  /** How many more candidates it returns of an endpoint with keys. */
+  ahead: number
   /** Learns what is found about their lanes. */
   looks: LaneLooks
 }
@@ -123,9 +131,11 @@ export function createPicker(shares: EndpointShare[], limit: number): Picker {
         const own = found[i] ?? []
         const isAll = own.slice(0, left).every(pick)
         if (isAll && own.length < left) exhausted.add(endpoint)
+        if (isAll) round.spare.push(...own.slice(left))
       })
     },
     picked: () => round.picked,
+    spare: () => firstWithin(bytesLeft - round.bytes, round.spare),
     close(endpoint) {
       exhausted.add(endpoint)
     },
@@ -146,21 +156,32 @@ export function createPicker(shares: EndpointShare[], limit: number): Picker {
   }
 }
 
+/** Those that fit after the jobs of the round. */
+function firstWithin(bytes: number, candidates: Candidate[]): Candidate[] {
+  let left = bytes
+  return candidates.filter(({ payloadBytes }) => {
+    left -= payloadBytes
+    return left >= 0
+  })
+}
+
 function newRound() {
   return {
     ...{ sharesAtOnce: FIRST_SHARES, nextShare: 0, bytes: 0, isFull: false },
     picked: [] as Candidate[],
+    spare: [] as Candidate[],
   }
 }
 
 /**
- * Due jobs of each share, in order; with `spread` above 1, a random stretch of a longer list. The
- * index `claim` has every field that this asks for or returns, so that it reads no document.
+ * Due jobs of each share, in order, and those that come next; with `spread` above 1, a random
+ * stretch of a longer list. The index `claim` has every field that this asks for or returns, so
+ * that it reads no document.
  */
 export async function findCandidates(
   context: MongoContext,
   shares: OpenShare[],
-  { keyedNames, weightedNames, spread, looks }: Look,
+  { keyedNames, weightedNames, spread, ahead, looks }: Look,
   deadline: Deadline,
 ): Promise<Candidate[][]> {
   const now = nowOf(context)
@@ -168,7 +189,7 @@ export async function findCandidates(
     const match = { endpoint, ...guardOf('claim', { now }) }
     const limit = left * spread
     return keyedNames.has(endpoint)
-      ? lanePipelines(match, limit, now)
+      ? lanePipelines(match, limit + ahead, now)
       : [plainPipeline(match, limit)]
   })
   const [first, ...others] = pipelines
@@ -194,7 +215,8 @@ export async function findCandidates(
     const jobs = own.filter((one) => !(one.isEndpoint || one.isParked))
     if (own.some((one) => one.isParked)) looks.parkedAt.add(endpoint)
     const maxWeight = weightedNames.has(endpoint) ? MAX_WEIGHT : DEFAULT_WEIGHT
-    return spreadInTurn(orderInTurn(jobs, lanes, left * spread, looks, maxWeight), left, looks)
+    const ordered = orderInTurn(jobs, lanes, left * spread + ahead, looks, maxWeight)
+    return spreadInTurn(ordered, left + ahead, looks)
   })
 }
 
@@ -282,7 +304,8 @@ function lanePipelines(match: Document, limit: number, now: Date): Document[][] 
 export function newLooks(): LaneLooks {
   return {
     ...{ picks: new Map(), lanes: new Map() },
-    ...{ isPlainFull: new Set(), plainCounts: new Map(), aside: [], parkedAt: new Set() },
+    ...{ isPlainFull: new Set(), plainCounts: new Map(), parkedAt: new Set() },
+    ...{ aside: [], ripe: [] },
   }
 }
 
@@ -341,6 +364,7 @@ function turnsOf(found: LaneCandidate[], { virtualTime }: Lane, looks: LaneLooks
       looks.aside.push(job)
       later.add(key)
     } else {
+      looks.ripe.push(job)
       turns.push({ tag: virtualTime + turnLength(costOf(job)), key, job })
     }
     inLine.set(key, job)
@@ -348,4 +372,44 @@ function turnsOf(found: LaneCandidate[], { virtualTime }: Lane, looks: LaneLooks
   return turns
     .map((turn) => ({ ...turn, admitsNext: turn.job.admitsNext === true || later.has(turn.key) }))
     .sort((a, b) => a.tag - b.tag || a.job.runAt.getTime() - b.job.runAt.getTime())
+}
+
+/**
+ * These first jobs of their keys were not claimed. They get the turns that they had in this look:
+ * in each later one they would begin at a later virtual time, and others would always come first.
+ *
+ * @param jobs in the order in which they became due, or may have room
+ * @param isWeighted whether keys of the endpoint may have other weights than 1
+ */
+export async function keepTurns(
+  context: MongoContext,
+  jobs: LaneCandidate[],
+  lanes: LaneLooks['lanes'],
+  isWeighted: (endpoint: string) => boolean,
+  deadline: Deadline,
+): Promise<void> {
+  if (jobs.length === 0) return
+  const first = [ALARM, PARKED].flatMap((place) =>
+    jobs.filter(({ turn }) => turn === place).slice(0, TURNS_KEPT),
+  )
+  const keyed = first.flatMap((job) =>
+    typeof job.fairnessKey === 'string' ? [{ job, key: job.fairnessKey }] : [],
+  )
+  const keys = keyed.map(({ job, key }) => ({ endpoint: job.endpoint, key }))
+  const weightOf = await weightsOf(context, keys, isWeighted, deadline)
+  const placed = keyed.map(({ job, key }) => {
+    const { endpoint, priority } = job
+    const { virtualTime } = lanes.get(laneName(endpoint, priority)) ?? NEW_LANE
+    return { job, tag: virtualTime + turnLength(costOf(job), weightOf({ endpoint, key })) }
+  })
+  const now = nowOf(context)
+  const writes = [...Map.groupBy(placed, ({ tag }) => tag)].map(([turn, some]): JobWrite => {
+    const filter = {
+      ...atEndpoints(some.map(({ job }) => job)),
+      ...{ state: 'queued' as const, turn: { $in: [ALARM, PARKED] }, runAt: { $lte: now } },
+    }
+    const update = { $set: { turn }, $unset: { parkedUntil: '' as const } }
+    return { updateMany: { filter, update, ...BY_ID } }
+  })
+  await run(deadline, (limit) => context.jobs.bulkWrite(writes, { ordered: false, ...limit }))
 }

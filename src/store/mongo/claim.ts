@@ -24,6 +24,7 @@ import {
   type Candidate,
   createPicker,
   findCandidates,
+  keepTurns,
   newLooks,
   type Picker,
 } from './candidates.ts'
@@ -49,6 +50,13 @@ import { advanceLanes, costOf, giveTurns, type KeyInLane, type LaneLooks, textOf
 const MAX_ROUNDS = 8
 /** While there are other claimers, choose from a list this many times as long as needed. */
 const SPREAD_FACTOR = 4
+/**
+ * How soon to ask again, about, for a shared limit whose admission another claim holds: it does for
+ * some milliseconds. An endpoint with two limits needs both at once, and would get them too rarely.
+ */
+const HELD_AGAIN_MS = 50
+/** Keys at their limit can be many more than the jobs that a claim wants. */
+const LOOK_AHEAD = 64
 /** Claims without a loss until this process assumes that there are no other claimers. */
 const CALM_AFTER = 20
 
@@ -75,6 +83,8 @@ interface ClaimCall {
   limitedNames: Set<string>
   /** Endpoints whose jobs may have fairness keys. */
   keyedNames: Set<string>
+  /** How many candidates it looks at beyond those it wants: some keys are at their limit. */
+  ahead: number
   /** Endpoints whose keys may have limits: their jobs are marked as `held`. */
   heldNames: Set<string>
   /** Endpoints whose keys may have other weights than 1. */
@@ -130,7 +140,7 @@ export async function claim(
   const call: ClaimCall = {
     ...{ context, unacknowledged, holder, picker, limitedNames, keyedNames, limited, deadline },
     ...{ heldNames, weightedNames: namesWith('hasKeySettings'), keys: NO_KEYS },
-    ...{ admitting: [], full: [], parkedAt: new Set() },
+    ...{ admitting: [], full: [], parkedAt: new Set(), ahead: 0 },
   }
   await wakeFreed(context, [...heldNames], deadline)
   const claimed: ClaimedJob[] = []
@@ -191,7 +201,7 @@ async function claimRound(
 ): Promise<{ taken: ClaimedJob[]; lostCount: number }> {
   const { context, picker, limitedNames, keyedNames, weightedNames, deadline } = call
   const looks = newLooks()
-  const look = { keyedNames, weightedNames, spread, looks }
+  const look = { keyedNames, weightedNames, spread, ahead: call.ahead, looks }
   picker.startRound()
   for (let shares = picker.nextShares(); shares.length > 0; shares = picker.nextShares()) {
     picker.add(await findCandidates(context, shares, look, deadline))
@@ -211,6 +221,7 @@ async function claimRound(
     if (!call.limited.has(endpoint)) picker.reopen(endpoint)
   }
   picker.count(taken)
+  if (call.full.length > 0) call.ahead = LOOK_AHEAD
   await advance(call, looks, taken).catch((error: unknown) => {
     // The jobs are claimed: an outage here leaves keys to the round of the sweep.
     if (!(error instanceof StoreUnavailable)) throw error
@@ -220,10 +231,16 @@ async function claimRound(
 
 /** Gives turns to the jobs after those that were claimed. Keys at their limit get none. */
 async function advance(call: ClaimCall, looks: LaneLooks, taken: ClaimedJob[]): Promise<void> {
-  const { context, deadline } = call
+  const { context, weightedNames, deadline } = call
   const ids = taken.map(({ jobId }) => jobId)
-  const keys = await advanceLanes(context, looks, ids, call.admitting.splice(0), deadline)
   const full = new Map(call.full.splice(0).map((key) => [textOf(key), key]))
+  const claimed = new Set(ids)
+  const ripe = looks.ripe.filter(
+    ({ _id, fairnessKey: key, ...lane }) =>
+      !claimed.has(_id) && typeof key === 'string' && !full.has(textOf({ ...lane, key })),
+  )
+  await keepTurns(context, ripe, looks.lanes, (name) => weightedNames.has(name), deadline)
+  const keys = await advanceLanes(context, looks, ids, call.admitting.splice(0), deadline)
   const open = keys.flatMap((key) => {
     const room = call.keys.room(key)
     const left = room?.left() ?? Number.POSITIVE_INFINITY
@@ -247,7 +264,8 @@ async function claimAdmitted(
   const { context, unacknowledged, holder, picker, limitedNames, deadline } = call
   const admission = await acquireAdmission(context, names, deadline)
   const keyLimits = new Map([...admission.endpoints].filter(([name]) => call.heldNames.has(name)))
-  call.keys = await openKeys(context, keyLimits, picked.flatMap(keyOf), deadline)
+  const seen = [...picked, ...picker.spare()]
+  call.keys = await openKeys(context, keyLimits, seen.flatMap(keyOf), deadline)
   const untried = new Set([...limitedNames].filter((name) => !names.includes(name)))
   const { candidates, cutShort, full, tokens } = withinLimits(call, picked, admission)
   call.full = full.flatMap(({ candidate, until }) => {
@@ -320,7 +338,10 @@ function waitOf(
   now: number,
 ): Omit<LimitedEndpoint, 'endpoint'> {
   if (next.refusal !== null && next.refusal.limits.length > 0) return next.refusal
-  return { againAt: afterClaim(limits, cost, now, next.cost).againAt, limits: heldLimits }
+  if (heldLimits.length > 0) {
+    return { againAt: now + HELD_AGAIN_MS * (0.5 + Math.random()), limits: heldLimits }
+  }
+  return { againAt: afterClaim(limits, cost, now, next.cost).againAt, limits: [] }
 }
 
 /**
@@ -328,7 +349,7 @@ function waitOf(
  * and the candidates whose key is at its limit.
  */
 function withinLimits(
-  { limitedNames, keys }: ClaimCall,
+  { limitedNames, keys, picker }: ClaimCall,
   picked: Candidate[],
   admission: Admission,
 ) {
@@ -343,13 +364,18 @@ function withinLimits(
   const cutShort = new Map<string, number>()
   const full: { candidate: Candidate; until: number | null }[] = []
   const atLimit = new Set<KeyRoom>()
-  const candidates = picked.filter((candidate) => {
+  const passedOver = new Map<string, number>()
+  const passOver = (endpoint: string, count: number) => {
+    passedOver.set(endpoint, (passedOver.get(endpoint) ?? 0) + count)
+    return false
+  }
+  const isWithin = (candidate: Candidate) => {
     const { endpoint, fairnessKey } = candidate
     if (!limitedNames.has(endpoint)) return true
     const cost = costOf(candidate)
     const room = typeof fairnessKey === 'string' ? keys.room({ endpoint, key: fairnessKey }) : null
     // A cheaper job of the key does not pass the one before it.
-    if (room !== null && atLimit.has(room)) return false
+    if (room !== null && atLimit.has(room)) return passOver(endpoint, 1)
     const slots = left.get(endpoint) ?? 0
     if (slots <= 0 || cutShort.has(endpoint)) {
       if (!cutShort.has(endpoint)) cutShort.set(endpoint, cost)
@@ -358,7 +384,7 @@ function withinLimits(
     if (room?.canTake(cost) === false) {
       atLimit.add(room)
       full.push({ candidate, until: room.freeAt(cost) })
-      return false
+      return passOver(endpoint, 1)
     }
     // No other job passes the one for which there are not enough tokens.
     if (tokens.get(endpoint)?.take(cost) === false) {
@@ -368,7 +394,15 @@ function withinLimits(
     left.set(endpoint, slots - 1)
     room?.take(cost)
     return true
+  }
+  const candidates = picked.filter(isWithin)
+  const instead = picker.spare().filter((candidate) => {
+    const { endpoint } = candidate
+    if ((passedOver.get(endpoint) ?? 0) === 0) return false
+    passOver(endpoint, -1)
+    return isWithin(candidate)
   })
+  candidates.push(...instead)
   return { candidates, cutShort, full, tokens }
 }
 

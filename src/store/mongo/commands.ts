@@ -49,6 +49,7 @@ import {
   stateOf,
   toFinal,
 } from './job-document.ts'
+import { HELD_FIELDS, wakeBeforeDelete } from './key-limits.ts'
 import { closeGaps, joinAgain, PLACE_FIELDS } from './turns.ts'
 
 /** Limit of unacknowledged cancels that a process remembers. Beyond it, the oldest is forgotten. */
@@ -116,7 +117,10 @@ const EDIT_FIELDS = {
 
 type EditedJob = Pick<JobDocument, '_id' | keyof typeof EDIT_FIELDS>
 
-const DELETE_FIELDS = { endpoint: 1, state: 1, version: 1, payloadId: 1, resultId: 1 } as const
+const DELETE_FIELDS = {
+  ...{ endpoint: 1, state: 1, version: 1, payloadId: 1, resultId: 1 },
+  ...HELD_FIELDS,
+} as const
 
 export async function cancel(context: MongoContext, ids: string[]): Promise<CommandResult[]> {
   const deadline = startDeadline()
@@ -280,6 +284,7 @@ export async function deleteJob(
     const { endpoint, version } = seen
     if (ifVersion !== null && version !== ifVersion) return { kind: 'stale', version }
     if (!isFinalState(seen.state)) return { kind: 'refused', state: stateOf(seen.state) }
+    await wakeBeforeDelete(context, [seen], deadline)
     const { deletedCount } = await run(deadline, (limit) =>
       context.jobs.deleteOne(
         // The bodies that were read are those of this version.

@@ -13,6 +13,7 @@ import {
   type KeyRoom,
   type KeyState,
   keyRoom,
+  limitsOfKey,
   NEW_KEY,
 } from '../../endpoint/key-limits.ts'
 import { keySlotsAfterRest } from '../../endpoint/key-rest.ts'
@@ -83,7 +84,10 @@ export async function openKeys(
   })
   const states = await findKeys(context, stored, deadline)
   const now = context.clock.now()
-  const counts = await countJobs(context, limited, states, now, deadline)
+  const counts = await countJobs(context, limited, states, now, deadline, ({ endpoint, key }) => {
+    const { settings } = states.get(idOfKey({ endpoint, key })) ?? NEW_KEY
+    return limitsOfKey(endpoints.get(endpoint)?.perKey ?? null, settings).concurrency !== null
+  })
   const rooms = new Map(
     limited.map((key) => {
       const id = idOfKey(key)
@@ -129,13 +133,19 @@ async function countRunning(
   return new Map(found.map(({ _id, count }) => [idOfKey(_id), count]))
 }
 
-/** The running jobs of these keys, and those that count for the recovery of a key. */
+/**
+ * The running jobs of these keys, and those that count for the recovery of a key.
+ *
+ * @param isCounted whether the running jobs of the key are counted: there can be 100,000 of a key
+ * without a limit
+ */
 export async function countJobs(
   context: MongoContext,
   keys: FairnessKey[],
   states: ReadonlyMap<string, KeyState>,
   now: number,
   deadline: Deadline,
+  isCounted: (key: FairnessKey) => boolean = () => true,
 ): Promise<(key: FairnessKey) => Pick<CountedKey, 'running' | 'sending'>> {
   const since = new Map(
     keys.flatMap((key): [string, number][] => {
@@ -144,7 +154,7 @@ export async function countJobs(
       return back === null ? [] : [[id, back.since]]
     }),
   )
-  const running = await countRunning(context, keys, deadline)
+  const running = await countRunning(context, keys.filter(isCounted), deadline)
   const recovering = keys.filter((key) => since.has(idOfKey(key)))
   const sending = await countSending(context, recovering, since, deadline)
   return (key) => ({
@@ -221,6 +231,20 @@ export async function wakeFreed(
   })
   const writes = [...wakesOf(context, keys), ...seen]
   await run(deadline, (limit) => context.jobs.bulkWrite(writes, { ordered: true, ...limit }))
+}
+
+export const HELD_FIELDS = { fairnessKey: 1, held: 1 } as const
+
+/** These final jobs may be deleted before a claim sees their marks. */
+export async function wakeBeforeDelete(
+  context: MongoContext,
+  jobs: Pick<JobDocument, 'endpoint' | keyof typeof HELD_FIELDS>[],
+  deadline: Deadline,
+): Promise<void> {
+  const keys = jobs.flatMap(({ endpoint, fairnessKey: key, held }) =>
+    held === undefined || key === undefined ? [] : [{ endpoint, key }],
+  )
+  await wake(context, keys, deadline)
 }
 
 function wakesOf(context: MongoContext, keys: FairnessKey[]): JobWrite[] {

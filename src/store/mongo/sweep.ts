@@ -56,7 +56,14 @@ import {
   toFinal,
   toQueued,
 } from './job-document.ts'
-import { checkKeys, isKeyRoundDue, type KeyRound, startKeyRound } from './key-limits.ts'
+import {
+  checkKeys,
+  HELD_FIELDS,
+  isKeyRoundDue,
+  type KeyRound,
+  startKeyRound,
+  wakeBeforeDelete,
+} from './key-limits.ts'
 import { type SettlementWrite, withdrawal, writeSettlements } from './settle.ts'
 import { closeGaps, PLACE_FIELDS, type PlacedJob } from './turns.ts'
 
@@ -323,7 +330,13 @@ export async function endOverdue(
   return results
 }
 
-type PurgedJob = PlacedJob & Pick<JobDocument, 'payloadId' | 'resultId'>
+const PURGE_FIELDS = {
+  ...{ endpoint: 1, state: 1, payloadId: 1, resultId: 1 },
+  ...PLACE_FIELDS,
+  ...HELD_FIELDS,
+} as const
+
+type PurgedJob = PlacedJob & Pick<JobDocument, 'payloadId' | 'resultId' | keyof typeof HELD_FIELDS>
 
 type ExpiredLease = RunningJob & Pick<JobDocument, 'attemptsLeft' | 'superseded'>
 type LeaseEvent = 'reclaim' | 'bury_lost' | 'withdraw_lost'
@@ -443,6 +456,7 @@ async function purge(context: MongoContext, limit: number): Promise<number> {
     const deadline = startDeadline()
     const found = await firstBy('finishedAt', context, guard, limit - purged, deadline)
     if (found.length === 0) continue
+    await wakeBeforeDelete(context, found, deadline)
     const { deletedCount } = await run(deadline, (commandLimit) =>
       context.jobs.deleteMany({ $and: [atEndpoints(found), guard] }, { ...BY_ID, ...commandLimit }),
     )
@@ -496,7 +510,7 @@ async function firstBy(
   return run(deadline, (commandLimit) =>
     jobs
       .find(guard, {
-        projection: { endpoint: 1, state: 1, payloadId: 1, resultId: 1, ...PLACE_FIELDS },
+        projection: PURGE_FIELDS,
         sort: { [instant]: 1 },
         limit,
         batchSize: limit,

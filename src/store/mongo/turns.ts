@@ -79,6 +79,8 @@ export interface LaneLooks {
   plainCounts: Map<string, number>
   /** Jobs whose alarm came, and that wait for a turn now. */
   aside: LaneCandidate[]
+  /** The first jobs of keys without turns: their alarm came, or their key is parked no longer. */
+  ripe: LaneCandidate[]
   /** Endpoints with keys that wait for room. */
   parkedAt: Set<string>
 }

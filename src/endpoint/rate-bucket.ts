@@ -77,6 +77,19 @@ export function underNewLimit(
   return now + ((after.count - kept) * after.perMs) / after.count
 }
 
+/**
+ * When a bucket is full after the clock was set back: it keeps its debt, and otherwise begins
+ * empty, because tokens may have been taken before or after the step.
+ */
+export function fullAfterSetBack(
+  { perMs }: RateLimit,
+  fullAt: number,
+  setBackMs: number,
+  now: number,
+): number {
+  return Math.min(fullAt, Math.max(now + perMs, fullAt - setBackMs))
+}
+
 export function tokensAt(limit: RateLimit, fullAt: number | null, now: number): number {
   return limit.count - (missing(limit, fullAt, now) / limit.perMs) * limit.count
 }

@@ -158,13 +158,23 @@ export function sharedRoom(
     after(costs, at) {
       const started = [...taken.keys()].filter((endpoint) => costs.has(endpoint))
       const sum = started.reduce((total, endpoint) => total + (costs.get(endpoint) ?? 0), 0)
-      const isTaken = rateLimit !== null && sum > 0
       return {
-        rateFullAt: isTaken ? fullAfterTaking(rateLimit, rateFullAt, at, sum) : rateFullAt,
+        rateFullAt: rateLimit === null ? rateFullAt : bucketAfter(rateLimit, rateFullAt, at, sum),
         waits: lineAfter(waits, new Set(started), refused, now),
       }
     },
   }
+}
+
+/** Without a job it changes only if the clock was set back: it would be in debt until then. */
+function bucketAfter(
+  limit: RateLimit,
+  fullAt: number | null,
+  at: number,
+  cost: number,
+): number | null {
+  const after = fullAfterTaking(limit, fullAt, at, cost)
+  return cost > 0 || after < (fullAt ?? 0) - 1 ? after : fullAt
 }
 
 /** Whether jobs of all these costs may start now. */

@@ -5,8 +5,10 @@ import { expect, test } from 'vitest'
 import { FINISH_NOW, RETRIED_AHEAD, WAKE_PARKED_AHEAD } from '../../src/store/sqlite/set-back.ts'
 import { addEndpoint, claimFrom, enqueueMany, enqueueOne, jobOf } from '../contract/fixtures.ts'
 import { useStore } from '../support/stores.ts'
+import { until } from '../support/until.ts'
 
-const DAY_MS = 86_400_000
+const HOUR_MS = 3_600_000
+const DAY_MS = 24 * HOUR_MS
 const AHEAD_MS = 400 * DAY_MS
 
 const place = useStore('sqlite')
@@ -51,6 +53,37 @@ test('a fairness key that began to rest ahead rests no longer', async () => {
   expect(await claimFrom(place.store, endpoint, 2)).toEqual([])
   await place.store.correctInstants(null)
   expect(await claimFrom(place.store, endpoint, 2)).toHaveLength(2)
+})
+
+test('a rate limit does not wait for the time that the clock was set back', async () => {
+  const rateLimit = { count: 1, perMs: HOUR_MS }
+  const own = await addEndpoint(place.store, { rateLimit })
+  await place.store.putLimit({ name: 'shared', concurrency: null, rateLimit }, null)
+  const sharing = await addEndpoint(place.store, { limits: ['shared'] })
+  for (const endpoint of [own, sharing]) {
+    await enqueueMany(place.store, endpoint, 2)
+    expect(await claimFrom(place.store, endpoint, 2)).toHaveLength(1)
+  }
+  const setBackMs = 10 * HOUR_MS
+  raw((db) => db.exec(`update endpoints set bucket_full_at = bucket_full_at + ${setBackMs}`))
+  raw((db) => db.exec(`update limits set bucket_full_at = bucket_full_at + ${setBackMs}`))
+  await place.store.correctInstants(setBackMs)
+  const [limit] = await place.store.limitsNamed(['shared'])
+  const latest = place.store.clock.now() + HOUR_MS
+  const find = 'select bucket_full_at as fullAt from endpoints where name = ?'
+  expect(raw((db) => db.prepare(find).get(own)?.fullAt)).toBeLessThanOrEqual(latest)
+  expect(limit?.rateFullAt).toBeLessThanOrEqual(latest)
+})
+
+test('a shared rate limit waits no longer than for its greatest debt', async () => {
+  const rateLimit = { count: 1_000, perMs: 200 }
+  await place.store.putLimit({ name: 'fast', concurrency: null, rateLimit }, null)
+  const endpoint = await addEndpoint(place.store, { limits: ['fast'] })
+  await enqueueMany(place.store, endpoint, 2)
+  expect(await claimFrom(place.store, endpoint, 1)).toHaveLength(1)
+  raw((db) => db.exec(`update limits set bucket_full_at = bucket_full_at + ${AHEAD_MS}`))
+  expect(await claimFrom(place.store, endpoint, 1)).toEqual([])
+  await until(async () => (await claimFrom(place.store, endpoint, 1)).length === 1)
 })
 
 test('workers and statistics of the future are forgotten', async () => {

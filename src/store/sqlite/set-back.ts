@@ -1,6 +1,7 @@
 // correctInstants moves instants back that were stored while the machine's clock was ahead.
 
 import { restAfterSetBack } from '../../endpoint/health.ts'
+import { fullAfterSetBack } from '../../endpoint/rate-bucket.ts'
 import { MAX_AHEAD_MS } from '../../job/job.ts'
 import { firstIdAt } from '../../job/job-id.ts'
 import { AHEAD_TOLERANCE_MS, runAtAfterSetBack } from '../../job/set-back.ts'
@@ -49,6 +50,12 @@ export const WAKE_PARKED_AHEAD = `
 update jobs set due_at = $now
 where turn = ${PARKED} and effects_pending = 0 and due_at > $ahead
   and due_at < ${UNTIL_THERE_IS_ROOM}`
+const BUCKETS_AHEAD = (['endpoints', 'limits'] as const).map((table) => ({
+  find: `
+select name, rate_count as count, rate_per_ms as perMs, bucket_full_at as fullAt from ${table}
+where bucket_full_at > $ahead and rate_count is not null`,
+  set: `update ${table} set bucket_full_at = $to where name = $name and bucket_full_at = $fullAt`,
+}))
 const FORGET_WORKERS_AHEAD = 'delete from workers where seen_at > $ahead'
 const FORGET_MINUTE_STATS_AHEAD = 'delete from minute_stats where minute > $ahead'
 
@@ -64,6 +71,13 @@ interface RestRow {
   resting_until: number
   rest_by_breaker: number
   breaker_cooldown_ms: number | null
+}
+
+interface BucketRow {
+  name: string
+  count: number
+  perMs: number
+  fullAt: number
 }
 
 export async function correctInstants(
@@ -137,10 +151,8 @@ async function correctEnds({ connection, clock }: Database): Promise<number> {
   return corrected
 }
 
-function correctRecords(
-  { connection, clock }: Database,
-  setBackMs: number | null,
-): Promise<number> {
+function correctRecords(database: Database, setBackMs: number | null): Promise<number> {
+  const { connection, clock } = database
   return connection.write('normal', () => {
     const now = clock.now()
     const ahead = now + AHEAD_TOLERANCE_MS
@@ -153,9 +165,20 @@ function correctRecords(
       const endRest = connection.statement(END_REST)
       corrected += Number(endRest.run({ name, until, before: resting_until }).changes)
     }
+    correctBuckets(database, setBackMs ?? 0, now)
     connection.statement(WAKE_PARKED_AHEAD).run({ now, ahead })
     const workers = connection.statement(FORGET_WORKERS_AHEAD).run({ ahead })
     const stats = connection.statement(FORGET_MINUTE_STATS_AHEAD).run({ ahead })
     return corrected + Number(workers.changes) + Number(stats.changes)
   })
+}
+
+function correctBuckets({ connection }: Database, setBackMs: number, now: number): void {
+  for (const { find, set } of BUCKETS_AHEAD) {
+    const rows = connection.statement(find).all({ ahead: now + AHEAD_TOLERANCE_MS })
+    for (const { name, fullAt, ...limit } of rows as unknown as BucketRow[]) {
+      const to = fullAfterSetBack(limit, fullAt, setBackMs, now)
+      connection.statement(set).run({ name, fullAt, to })
+    }
+  }
 }

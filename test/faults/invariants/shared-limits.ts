@@ -2,12 +2,14 @@
 // backlog of another. As for fairness keys, a claim is the start of an attempt in the record.
 import type { JobRecord, SharedLimitFacts } from '../history.ts'
 import { effectOf, type Facts, type JobFacts, monotonic, type Report } from './facts.ts'
-import { countUpTo } from './fault-times.ts'
+import { countUpTo, NOISE_MS, overlapOf, type Span } from './fault-times.ts'
 
 /** Instants of the store are whole milliseconds; those of the logs are not. */
 const ROUNDING_MS = 2
 /** How much the estimates of the clock of the server may differ between two workers. */
 const ESTIMATE_MS = 20
+/** On MongoDB, a claim whose worker was killed or frozen holds its endpoints for so long. */
+const HELD_MS = 5_000
 
 export function checkSharedLimits(facts: Facts, report: Report): void {
   for (const limit of limitsOf(facts)) {
@@ -68,13 +70,15 @@ function sentStarts({ jobs }: Facts, { id, attempts }: JobRecord): number[] {
   return attempts.flatMap(({ number, startedAt }) => (numbers.has(number) ? startedAt : []))
 }
 
+/** Starts do not count while a claim may hold the endpoint of the job. */
 export function checkFewJobs(facts: Facts, report: Report): void {
+  const mayBeHeld = overlapOf(heldSpans(facts))
   for (const limit of limitsOf(facts)) {
     const { name, few } = limit
     const starts = Float64Array.from(
-      recordsAt(facts, limit).flatMap(({ attempts }) =>
-        attempts.map(({ startedAt }) => monotonic(facts, startedAt)),
-      ),
+      recordsAt(facts, limit)
+        .flatMap(({ attempts }) => attempts.map(({ startedAt }) => monotonic(facts, startedAt)))
+        .filter((atMs) => !mayBeHeld(atMs, atMs)),
     ).sort()
     for (const job of facts.jobs.values()) {
       if (!few.endpoints.includes(job.record?.endpoint ?? '')) continue
@@ -85,6 +89,16 @@ export function checkFewJobs(facts: Facts, report: Report): void {
       if (count > few.starts) report(`${job.id} was due during ${count} starts at ${name}`)
     }
   }
+}
+
+function heldSpans({ history: { engine, faults } }: Facts): Span[] {
+  if (engine === 'sqlite') return []
+  return faults
+    .filter(({ kind, target }) => target !== 'api' && (kind === 'kill' || kind === 'freeze'))
+    .map(({ beganAtMs, endedAtMs }) => ({
+      fromMs: beganAtMs,
+      toMs: Math.max(endedAtMs, beganAtMs + HELD_MS) + NOISE_MS,
+    }))
 }
 
 /** How long the job was due before its first claim; null: it had none, or that is not known. */

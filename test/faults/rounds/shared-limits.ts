@@ -13,22 +13,24 @@ const SLOTS_OF_WORKER = 8
 /** Processes take longer to start on MongoDB. */
 const FAULT_EVERY_MS = { sqlite: [500, 1_000], mongo: [2_000, 3_500] } as const
 const LEASE_MS = 2_000
-/** Longer than a lease, and shorter than a claim may hold a limit on MongoDB. */
 const FROZEN_MS = 1.2 * LEASE_MS
+/** Longer than a claim may hold a limit on MongoDB. */
+const LONG_FROZEN_MS = 7_000
 /** So that the backlog outlasts the small batches. */
 const BACKLOG = { sqlite: 300, mongo: 150 }
-const LONG_BACKLOG = { sqlite: 8_000, mongo: 2_000 }
-/** Its tokens come at the same pace on both stores. */
-const RATE_BACKLOG = 200
-const LONG_RATE_BACKLOG = 4_000
+const LONG_BACKLOG = { sqlite: 8_000, mongo: 1_500 }
+/** Slower than claims on a busy MongoDB: else they, and not the tokens, would be the limit. */
+const RATE_BACKLOG = { sqlite: 110, mongo: 110 }
+const LONG_RATE_BACKLOG = { sqlite: 1_000, mongo: 1_000 }
 /** On MongoDB a claim takes longer: shorter jobs would end before the next ones start. */
 const ANSWER_AFTER_MS = { sqlite: [60, 200], mongo: [200, 600] } as const
-const BATCHES = 3
+const BATCHES = 2
 const LONG_BATCHES = 30
 const BATCH = 10
-/** Twice as many as the ten turns of three endpoints. */
-const STARTS = 60
+/** Half as many again as the ten turns of three endpoints. */
+const STARTS = 45
 const DEADLINE_MS = 40_000
+const DRAINED_WITHIN_MS = 240_000
 const BUSY_WITHIN_MS = 3_000
 const NEVER_BEGAN = 'jobs at a shared limit never began'
 const FEW = { starts: STARTS }
@@ -43,10 +45,10 @@ const QUOTA: SharedLimitFacts = {
   name: 'quota',
   endpoints: ['quota-busy', 'quota-few-1', 'quota-few-2'],
   few: { ...FEW, endpoints: ['quota-few-1', 'quota-few-2'] },
-  ...{ concurrency: null, rateLimit: { count: 25, perMs: 500 } },
+  ...{ concurrency: null, rateLimit: { count: 20, perMs: 1_000 } },
 }
 /** More than the bucket holds: beside jobs that cost 1, it is full only if these wait. */
-const LARGEST_COST = 30
+const LARGEST_COST = 25
 
 const WORKER_KILLED = 'a worker killed with attempts in hand'
 const WORKER_FROZEN = 'a worker frozen with attempts in hand'
@@ -73,14 +75,14 @@ export const sharedLimits: Round = {
     const workers: Member[] = []
     for (let i = 0; i < WORKERS; i++) workers.push(await fixture.startWorker())
     let isOver = false
-    const breaking = breakAtRandom(fixture, workers, () => isOver)
+    const breaking = breakAtRandom(fixture, workers, form, () => isOver)
     try {
       await Promise.all([SEATS, QUOTA].map((limit) => playBacklog(fixture, limit, form)))
     } finally {
       isOver = true
       await breaking
     }
-    await fixture.drained().catch(() => fixture.complain(NEVER_BEGAN))
+    await fixture.drained(DRAINED_WITHIN_MS).catch(() => fixture.complain(NEVER_BEGAN))
   },
 }
 
@@ -96,6 +98,7 @@ async function create(fixture: Fixture, limit: SharedLimitFacts): Promise<void> 
 async function breakAtRandom(
   fixture: Fixture,
   workers: Member[],
+  { isLong }: Form,
   isOver: () => boolean,
 ): Promise<void> {
   const pickBusy = async (window: string) => {
@@ -103,7 +106,13 @@ async function breakAtRandom(
     fixture.hit(window, (await hasAttempts(victim)) ? 1 : 0)
     return victim
   }
+  // That of the API comes first: after the others, a claim can hold an endpoint for 5 s.
   const faults = [
+    async () => {
+      await fixture.kill(fixture.api())
+      await fixture.startApi()
+      fixture.hit(API_KILLED)
+    },
     async () => {
       const victim = await pickBusy(WORKER_KILLED)
       await fixture.kill(victim)
@@ -113,14 +122,9 @@ async function breakAtRandom(
       const victim = await pickBusy(WORKER_FROZEN)
       await fixture.during('freeze', victim.name, async () => {
         victim.process.kill('SIGSTOP')
-        await sleep(FROZEN_MS)
+        await sleep(isLong && fixture.random.chance(0.5) ? LONG_FROZEN_MS : FROZEN_MS)
         victim.process.kill('SIGCONT')
       })
-    },
-    async () => {
-      await fixture.kill(fixture.api())
-      await fixture.startApi()
-      fixture.hit(API_KILLED)
     },
   ]
   // Each fault happens at least once, whatever the random numbers are.
@@ -146,9 +150,14 @@ async function playBacklog(
 ): Promise<void> {
   const [busy = ''] = limit.endpoints
   const isRate = limit.rateLimit !== null
-  const ofRate = isLong ? LONG_RATE_BACKLOG : RATE_BACKLOG
-  const count = isRate ? ofRate : (isLong ? LONG_BACKLOG : BACKLOG)[fixture.engine]
+  const sizes = isRate ? [RATE_BACKLOG, LONG_RATE_BACKLOG] : [BACKLOG, LONG_BACKLOG]
+  const count = sizes[isLong ? 1 : 0]?.[fixture.engine] ?? 0
   await enqueue(fixture, busy, count, () => 1)
+  // It comes first in the line, and must not stay there.
+  await until(async () => {
+    const answer = await fixture.client.request('GET', `/limits/${limit.name}`)
+    return answer?.body.waiting?.[0] === busy
+  }, DEADLINE_MS)
   let isOver = false
   const looking = isRate ? null : lookIfFull(fixture, limit, () => isOver)
   for (let i = 0; i < (isLong ? LONG_BATCHES : BATCHES); i++) {

@@ -184,6 +184,8 @@ export class TurnSequence {
     const before = this.#due()
     const jobs = await claimFrom(this.#store, this.#endpoint, count)
     const isSwept = !this.#isAnyExpired()
+    // Some may have expired since the last look.
+    for (const { priority, key } of this.#expired()) this.#waits.get(priority)?.delete(key)
     if (this.#isPaused) expect(jobs).toEqual([])
     else if (isSwept && before.some(isStable)) expect(jobs.length, 'claimed').toBeGreaterThan(0)
     const left = new Map(before.map((job) => [job.id, job]))
@@ -204,10 +206,16 @@ export class TurnSequence {
     }
   }
 
-  /** Jobs that expired have their turns until the next sweep. */
   #isAnyExpired(): boolean {
+    return this.#expired().length > 0
+  }
+
+  /** The lanes of jobs that expired: they have their turns until the next sweep. */
+  #expired(): { priority: number; key: string }[] {
     const now = this.#store.clock.now()
-    return this.#queued.some(({ expiresAt }) => expiresAt !== null && expiresAt <= now)
+    return this.#queued
+      .filter(({ expiresAt }) => expiresAt !== null && expiresAt <= now)
+      .map(({ priority, fairnessKey }) => ({ priority, key: fairnessKey ?? '' }))
   }
 
   #count({ priority }: JobSummary, start: Start): void {
@@ -299,13 +307,7 @@ export class TurnSequence {
     } while (after !== null)
     this.#queued = found
     for (const job of found) this.#known.set(job.id, job)
-    // Jobs that expired have their turns until the next sweep.
-    const instant = this.#store.clock.now()
-    const expired = new Set(
-      found
-        .filter(({ expiresAt }) => expiresAt !== null && expiresAt <= instant)
-        .map(({ priority, fairnessKey }) => nameOf(priority, fairnessKey ?? '')),
-    )
+    const expired = new Set(this.#expired().map(({ priority, key }) => nameOf(priority, key)))
     const due = Map.groupBy(this.#due(), ({ priority }) => priority)
     for (const priority of PRIORITIES) {
       const before = this.#waits.get(priority) ?? new Map<string, Wait>()

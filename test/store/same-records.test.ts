@@ -17,7 +17,7 @@ import { commanding, deduplicating, enqueueing } from './parity/request-scripts.
 const DEADLINE_MS = 120_000
 /**
  * Each script has thirty commands. The short form plays the same ones each time. PARITY_RUNS runs
- * more scripts, and PARITY_SEED repeats a run.
+ * more scripts. PARITY_SEED and PARITY_PATH, as a failed run prints them, play a script again.
  */
 const RANDOM_SCRIPTS = RUN_LONG ? 200 : 3
 const SHORT_SEED = 2
@@ -49,7 +49,7 @@ describe.each(Object.entries(SCRIPTS))('%s', (_, script) => {
 test(
   'random scripts leave the same records in both stores',
   async () => {
-    const { PARITY_RUNS, PARITY_SEED } = process.env
+    const { PARITY_RUNS, PARITY_SEED, PARITY_PATH } = process.env
     const isShort = PARITY_RUNS === undefined && !RUN_LONG
     const seed = PARITY_SEED ?? (isShort ? SHORT_SEED : undefined)
     const property = fc.asyncProperty(randomScripts, async (draws) => {
@@ -66,6 +66,7 @@ test(
       // steps show enough.
       endOnFailure: true,
       ...(seed === undefined ? {} : { seed: Number(seed) }),
+      ...(PARITY_PATH === undefined ? {} : { path: PARITY_PATH }),
     })
   },
   RANDOM_DEADLINE_MS,

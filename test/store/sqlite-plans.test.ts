@@ -156,7 +156,7 @@ const EXPECTED_INDEX: [string, string, string][] = [
   [
     'due outside of a key',
     stats.COUNT_OUTSIDE_DUE_OF_KEY,
-    'COVERING INDEX jobs_outside (endpoint=? AND fairness_key=? AND priority=? AND due_at<?)',
+    'COVERING INDEX jobs_outside (endpoint=? AND fairness_key=? AND priority=? AND run_at<?)',
   ],
   [
     'turns before one',
@@ -166,7 +166,7 @@ const EXPECTED_INDEX: [string, string, string][] = [
   [
     'outside before one',
     stats.COUNT_OUTSIDE_BEFORE,
-    'COVERING INDEX jobs_outside (endpoint=? AND fairness_key=? AND priority=? AND due_at=? AND rowid<?)',
+    'COVERING INDEX jobs_outside (endpoint=? AND fairness_key=? AND priority=? AND run_at=? AND rowid<?)',
   ],
   [
     'without a key before one',

@@ -199,7 +199,7 @@ create index jobs_blocked on jobs (endpoint) where blocked = 1;
 -- next jobs that are outside; statsOf: the due jobs that are outside
 create index jobs_turns on jobs (endpoint, fairness_key, priority, turn, admits_next)
   where turn <> 0 and effects_pending = 0;
-create index jobs_outside on jobs (endpoint, fairness_key, priority, due_at) where blocked = 2;
+create index jobs_outside on jobs (endpoint, fairness_key, priority, run_at) where blocked = 2;
 -- every write that makes jobs final: the turns of a key that became free
 create index jobs_left_turn on jobs (endpoint, fairness_key, priority)
   where effects_pending = 1 and turn <> 0;
@@ -386,9 +386,9 @@ export interface Migration extends Step {
   sql: string
 }
 
-/** The first one creates a file. Numbers below 14 belong to versions that were never released. */
+/** The first one creates a file. Numbers below 15 belong to versions that were never released. */
 export const MIGRATIONS: readonly Migration[] = [
-  { number: 14, online: true, sql: JOBS + JOB_INDEXES + ENDPOINTS + RECORDS },
+  { number: 15, online: true, sql: JOBS + JOB_INDEXES + ENDPOINTS + RECORDS },
 ]
 
 /**

@@ -68,7 +68,7 @@ select count(*) as count from (
   select 1 from jobs where ${OUTSIDE} and fairness_key = $key limit ${MAX_COUNT + 1})`
 export const COUNT_OUTSIDE_DUE_OF_KEY = `
 select count(*) as count from (
-  select 1 from jobs where ${OUTSIDE} and fairness_key = $key and due_at <= $now
+  select 1 from jobs where ${OUTSIDE} and fairness_key = $key and run_at <= $now
     and priority in (select priority from lanes where endpoint = $endpoint)
   limit ${MAX_COUNT + 1})`
 /** With $blocked 1 the blocked jobs of the key, with 0 the running ones. */
@@ -78,7 +78,7 @@ select count(*) as count from (
   limit ${MAX_COUNT + 1})`
 
 export const PLACE_OF_JOB = `
-select seq, endpoint, priority, fairness_key as key, turn, run_at, due_at, promoted_at from jobs
+select seq, endpoint, priority, fairness_key as key, turn, run_at, promoted_at from jobs
 where id = $id and state = 'queued' and blocked <> 1 and run_at <= $now`
 const IN_LANE_OF_KEY = `${IN_LINE} and fairness_key = $key and priority = $priority`
 export const COUNT_TURNS_BEFORE = `
@@ -88,14 +88,14 @@ select count(*) as count from (
 /** An alarm that no claim has seen, of a job that was due before. */
 export const COUNT_ALARMS_BEFORE = `
 select count(*) as count from jobs
-where ${IN_LANE_OF_KEY} and turn = ${ALARM} and run_at <= $dueAt`
+where ${IN_LANE_OF_KEY} and turn = ${ALARM} and run_at <= $runAt`
 const OUTSIDE_IN_LANE = `${OUTSIDE} and fairness_key = $key and priority = $priority`
 export const COUNT_OUTSIDE_BEFORE = `
 select (
   select count(*) from (
-    select 1 from jobs where ${OUTSIDE_IN_LANE} and due_at < $dueAt limit ${MAX_COUNT})) + (
+    select 1 from jobs where ${OUTSIDE_IN_LANE} and run_at < $runAt limit ${MAX_COUNT})) + (
   select count(*) from (
-    select 1 from jobs where ${OUTSIDE_IN_LANE} and due_at = $dueAt and seq < $seq
+    select 1 from jobs where ${OUTSIDE_IN_LANE} and run_at = $runAt and seq < $seq
     limit ${MAX_COUNT})) as count`
 const PLAIN_IN_LANE = `claimable = 1 and endpoint = $endpoint and priority = $priority
     and turn = ${NO_TURN}`
@@ -348,22 +348,21 @@ interface JobInLine {
   key: string | null
   turn: number
   run_at: number
-  due_at: number
   promoted_at: number | null
 }
 
 function countBefore({ connection }: Database, job: JobInLine): number {
-  const { seq, endpoint, priority, key, turn, due_at: dueAt } = job
+  const { seq, endpoint, priority, key, turn, run_at: runAt } = job
   const lane = { endpoint, priority }
   const count = (sql: string, values: Record<string, number | string | null>) =>
     connection.statement(sql).get({ ...lane, ...values })?.count as number
   if (key === null) {
-    const { run_at: runAt, promoted_at: promotedAt } = job
+    const { promoted_at: promotedAt } = job
     return count(COUNT_PLAIN_BEFORE, { runAt, promotedAt, seq })
   }
   if (turn > NO_TURN) return count(COUNT_TURNS_BEFORE, { key, turn })
-  const outside = count(COUNT_OUTSIDE_BEFORE, { key, dueAt, seq })
+  const outside = count(COUNT_OUTSIDE_BEFORE, { key, runAt, seq })
   if (turn === ALARM) return outside
   const turns = count(COUNT_TURNS_BEFORE, { key, turn: Number.MAX_SAFE_INTEGER })
-  return turns + count(COUNT_ALARMS_BEFORE, { key, dueAt }) + outside
+  return turns + count(COUNT_ALARMS_BEFORE, { key, runAt }) + outside
 }

@@ -70,8 +70,8 @@ export const LAST_IN_LINE = inOrder<[endpoint: string, key: string, priority: nu
 )
 export const ALARM_SINCE = `select ${DUE_SINCE} as due_since from jobs where seq = $seq`
 export const FIRST_OUTSIDE = `
-select seq, cost, due_at from jobs where blocked = 2 and recheck = 0 and ${OF_KEY}
-order by due_at, seq limit +$limit`
+select seq, cost, run_at from jobs where blocked = 2 and recheck = 0 and ${OF_KEY}
+order by run_at, seq limit +$limit`
 export const RIPE_ALARMS = `
 select fairness_key as key from jobs
 where claimable = 1 and endpoint = $endpoint and priority = $priority
@@ -133,7 +133,7 @@ interface InLine {
 interface Outside {
   seq: number
   cost: number
-  due_at: number
+  run_at: number
 }
 
 /** null: no job of this endpoint and priority has had a key. */
@@ -256,7 +256,7 @@ export function giveTurns(database: Database, of: KeyInLane, most = TURNS_PER_CH
   if (outside.length === 0) return 0
   const { virtualTime } = laneOfKey(database, of)
   const now = clock.now()
-  const waiting = outside.slice(0, most).map(({ cost, due_at: dueAt }) => ({ cost, dueAt }))
+  const waiting = outside.slice(0, most).map(({ cost, run_at: dueAt }) => ({ cost, dueAt }))
   const weight = keyWeight(database, of.endpoint, of.key)
   const tags = nextTurns(last?.turn ?? null, waiting, virtualTime, now, weight)
   const admitsNext = tags.length < outside.length ? 1 : 0
@@ -294,10 +294,10 @@ export function park(database: Database, of: KeyInLane, until: number | null = n
   connection.statement(SET_ALL_ASIDE).run({ ...of })
   const first = connection.statement(FIRST_OUTSIDE).get({ ...of, limit: 1 }) as Outside | undefined
   if (first === undefined) return
-  const { seq, due_at: dueAt } = first
+  const { seq, run_at: runAt } = first
   const now = clock.now()
   // The others are due even later.
-  if (dueAt > now) connection.statement(GIVE_TURN).run({ seq, turn: ALARM, admitsNext: 1, now })
+  if (runAt > now) connection.statement(GIVE_TURN).run({ seq, turn: ALARM, admitsNext: 1, now })
   else connection.statement(PARK).run({ seq, until: until ?? UNTIL_THERE_IS_ROOM })
 }
 

@@ -245,18 +245,23 @@ async function useKeyLimits(store: Store): Promise<void> {
   await store.cancel(left.items.map(({ id }) => id))
 }
 
+/** The rest of a key that throttled once. */
+const FIRST_REST_MS = 1_000
+
 /** A key that rests, and recovers. */
 async function useKeyRests(store: Store): Promise<void> {
   const endpoint = await addEndpoint(store)
   // The last resume then changes the key alone, and not the endpoint.
   await store.resumeEndpoint(endpoint)
   const key = { endpoint, key: 'a' }
-  const now = store.clock.now()
-  await store.reportKeyHealth([{ ...key, succeeded: [], throttle: { until: now + DAY_MS } }])
-  await store.reportKeyHealth([{ ...key, succeeded: [now + DAY_MS], throttle: null }])
+  await store.reportKeyHealth([{ ...key, succeeded: [], throttle: { until: null } }])
+  // The rest is over, and nothing has succeeded since: this lasts longer than any test.
+  const rested = store.clock.now() + FIRST_REST_MS
+  await passed(store, rested)
   await enqueueMany(store, endpoint, 1, { fairnessKey: 'a' })
   await store.settle([success(store, await claimOne(store, endpoint))])
   await store.fairnessKeyState(key)
+  await store.reportKeyHealth([{ ...key, succeeded: [rested], throttle: null }])
   await store.resumeEndpoint(endpoint)
 }
 

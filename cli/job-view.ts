@@ -41,9 +41,10 @@ function statusText(job: JobSummary): string | null {
 }
 
 /** Which other jobs a queued one waits for; null: none. */
-function waitText({ dueAt, dependsOn, orderingKey }: JobSummary): string | null {
+function waitText({ dueAt, dependsOn, needs, orderingKey }: JobSummary): string | null {
   if (dueAt !== null) return null
-  const { length } = dependsOn
+  const needed = Object.values(needs).map(({ job }) => job)
+  const { length } = [...new Set([...dependsOn, ...needed])]
   if (length > 0) return `depends on ${length} job${length === 1 ? '' : 's'}`
   return `waits for earlier jobs of the ordering key ${JSON.stringify(orderingKey)}`
 }
@@ -101,6 +102,7 @@ export function printJob(job: Job, payload: string): void {
       ['cost', job.cost === 1 ? null : job.cost],
       ['schedule', job.scheduleName],
       ['depends on', job.dependsOn.length === 0 ? null : job.dependsOn.join(', ')],
+      ['needs', needsText(job)],
       ['payload', shortened(payload)],
       ['result', job.state === 'succeeded' ? resultText(job) : null],
     ]),
@@ -118,6 +120,14 @@ function dueText(job: Job): string {
   return wait === null
     ? `${job.dueAt} (${fromNow(job.dueAt)})`
     : `${job.runAt} (at the earliest: ${wait})`
+}
+
+function needsText({ needs }: Job): string | null {
+  const shown = Object.entries(needs).map(([name, one]) => {
+    const pointer = one.pointer === '' ? '' : ` ${one.pointer}`
+    return `${name} from ${one.job}${pointer}${one.ifFailed === 'continue' ? ' if it succeeds' : ''}`
+  })
+  return shown.length === 0 ? null : shown.join(', ')
 }
 
 function resultText({ result, resultTruncated }: Job): string {

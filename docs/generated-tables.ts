@@ -177,6 +177,7 @@ function deliveryExample(): string {
     attemptsLeft: DEFAULT_RETRY.maxAttempts - 1,
     runAt: now - 100,
     payload: Buffer.from('{"invoice":42}'),
+    inputs: null,
     scheduleName: null,
     hops: 0,
   }

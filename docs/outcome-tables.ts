@@ -117,8 +117,19 @@ const FAILURE_ADVICE: Record<FailureReason, { cause: string; advice: string }> =
     advice: `Register it again, then ${RETRY_IT}.`,
   },
   dependency_failed: {
-    cause: 'A job in `dependsOn` is dead, cancelled or deleted.',
-    advice: 'Retry [the whole chain, or this job alone](limits.md#retrying-in-order).',
+    cause:
+      'A job in `dependsOn` or `needs` is dead, cancelled or deleted; `failure.jobId` names it.',
+    advice:
+      'Retry [the whole chain, or this job alone](limits.md#retrying-in-order). A job is not retried without [a result that it needs](flows.md#failures-and-retries).',
+  },
+  input_missing: {
+    cause:
+      'The result of a job in `needs` has nothing at the pointer, or was too long to be stored.',
+    advice: 'Correct `needs` in a new job, or let that handler return what is needed.',
+  },
+  inputs_too_large: {
+    cause: 'The inputs of the job are larger than 1 MiB together.',
+    advice: 'Need parts of the results, by pointers.',
   },
   failed_by_handler: {
     cause: 'The handler called fail with `"retryable": false`.',

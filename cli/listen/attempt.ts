@@ -68,6 +68,7 @@ function send(
       attemptsLeft: Math.max(0, job.maxAttempts - job.attemptCount),
       runAt: Date.parse(job.runAt),
       payload: job.payload,
+      inputs: job.inputs,
       scheduleName: job.scheduleName,
       // A claim counts this delivery, which webhookRequest adds again.
       hops: job.hops - 1,

@@ -6,14 +6,19 @@ import type { Call } from '../../src/client/call.ts'
 import { type ClaimedJob, PosthornError } from '../../src/client/client.ts'
 import { segment } from '../../src/client/request-path.ts'
 import { APPLIED, CLAIM } from '../../src/client/response-check.ts'
+import { valueAt } from '../../src/job/json-pointer.ts'
+import { joinInputs } from '../../src/job/needs.ts'
 import { parseEnvelope, type RawJson } from '../../src/wire/envelope.ts'
 import { isFromServer } from './retry-while-away.ts'
 
 /** The pause between two tries of a report, while something other than Posthorn responds. */
 const REPORT_PAUSE_MS = 1_000
 
-/** A pulled job with the bytes of its payload. */
-export type PulledJob = Omit<ClaimedJob, 'payload'> & { payload: Buffer }
+/** A pulled job with the bytes of its payload and its inputs. */
+export type PulledJob = Omit<ClaimedJob, 'payload' | 'inputs'> & {
+  payload: Buffer
+  inputs: Uint8Array | null
+}
 
 export interface ClaimOptions {
   limit: number
@@ -40,7 +45,19 @@ export async function claim(
   const { jobs } = parseEnvelope(Buffer.from(bytes)) as {
     jobs: (Omit<ClaimedJob, 'payload'> & { payload: RawJson })[]
   }
-  return jobs.map((job) => ({ ...job, payload: job.payload.bytes }))
+  return jobs.map((job, i) => ({
+    ...job,
+    payload: job.payload.bytes,
+    inputs: inputsOf(job, valueAt(bytes, `/jobs/${i}/inputs`)),
+  }))
+}
+
+/** @param inputs as they came, without the lists of names; null: the job has none */
+function inputsOf(
+  { truncatedInputs = [], failedInputs = [] }: Pick<ClaimedJob, 'truncatedInputs' | 'failedInputs'>,
+  inputs: Uint8Array | null,
+): Uint8Array | null {
+  return inputs === null ? null : joinInputs(inputs, { truncatedInputs, failedInputs })
 }
 
 /** @param result JSON text, or null for none */

@@ -5,6 +5,7 @@ import { z } from 'zod'
 import type { BatchSize } from '../../src/batch-size.ts'
 import { AppError } from '../../src/errors.ts'
 import { JOB_STATES, type JobState, type MinimalJob, type NewJob } from '../../src/job/job.ts'
+import { dependenciesOf, NEED_COST_BYTES } from '../../src/job/needs.ts'
 import type { ApiMetrics } from '../../src/stats/metrics.ts'
 import { type EnqueueResult, STORE_DEADLINE_MS, type Store } from '../../src/store/store.ts'
 import { StoreUnavailable } from '../../src/store/store-errors.ts'
@@ -17,8 +18,8 @@ import {
   newJobFrom,
   type RequestOrigin,
   storedOrThrow,
-  unknownDependency,
 } from '../../src/wire/jobs.ts'
+import { unknownDependency } from '../../src/wire/needs.ts'
 import { preferHeaders, setPreferenceHeaders } from '../http/prefer.ts'
 import { noQuery, problemResponse } from '../http/route-schema.ts'
 
@@ -47,7 +48,7 @@ const RETRY_AFTER_SECONDS = '1'
 const batchBody = z.strictObject({
   jobs: z.array(z.unknown()).min(1).max(MAX_BATCH_JOBS).meta({
     description:
-      'each has the fields of POST /jobs and idempotencyKey, and is validated on its own; "#0" in dependsOn names the first item',
+      'each has the fields of POST /jobs and idempotencyKey, and is validated on its own; "#0" in dependsOn or needs names the first item',
   }),
 })
 type BatchBody = z.output<typeof batchBody>
@@ -124,8 +125,8 @@ export function registerBatchRoute(app: FastifyInstance, parts: BatchRoutes): vo
 /** An item of the batch, from its request to its response. */
 interface Item {
   job: NewJob | null
-  /** Ids, and `#n` for earlier items, as in the request. */
-  dependsOn: string[]
+  /** Of dependsOn and needs: ids, and `#n` for earlier items, as in the request. */
+  dependencies: string[]
   /** The item has no key that could lead to another job, so its id is known before it is stored. */
   isKeyless: boolean
   response: ItemResponse | null
@@ -159,7 +160,7 @@ function readItem(
   origin: RequestOrigin,
   body: unknown,
 ): Item {
-  const item: Item = { job: null, dependsOn: [], isKeyless: true, response: null, state: null }
+  const item: Item = { job: null, dependencies: [], isKeyless: true, response: null, state: null }
   if (body instanceof AppError) return { ...item, response: refusal(body) }
   const checked = batchJobBody.safeParse(body)
   if (!checked.success) return { ...item, response: refusal(invalidRequest(checked.error, '')) }
@@ -171,7 +172,7 @@ function readItem(
   try {
     const now = store.clock.now()
     item.job = newJobFrom({ ...rest, dependsOn }, idempotencyKey, origin, now)
-    item.dependsOn = item.job.dependsOn
+    item.dependencies = dependenciesOf(item.job)
     item.isKeyless = idempotencyKey === undefined && !rest.dedupe
   } catch (error) {
     item.response = refusal(error)
@@ -195,7 +196,7 @@ async function enqueueInOrder(parts: BatchRoutes, items: Item[]): Promise<void> 
   for (const [index, item] of items.entries()) {
     const itemBytes = item.job === null ? 0 : writeCostOf(item.job)
     if (waitsForEarlier(item, items) || bytes + itemBytes > MAX_WRITE_BYTES) await write()
-    if (item.dependsOn.length > 0) resolveReferences(item, items.slice(0, index))
+    if (item.dependencies.length > 0) resolveReferences(item, items.slice(0, index))
     if (item.job === null) continue
     stretch.push(item)
     bytes += itemBytes
@@ -205,17 +206,20 @@ async function enqueueInOrder(parts: BatchRoutes, items: Item[]): Promise<void> 
 
 /**
  * The cost of a job, expressed as bytes of payload. Headers cost more because they are encrypted,
- * and a dependency because it is looked up and stored as a row.
+ * a dependency because it is looked up and stored as a row, and a need because a result is copied.
  */
-function writeCostOf({ payload, headers, dependsOn }: NewJob): number {
+function writeCostOf({ payload, headers, dependsOn, needs }: NewJob): number {
   const headerBytes = Object.values(headers).reduce((sum, value) => sum + value.length, 0)
   return (
-    payload.byteLength + HEADER_BYTE_COST * headerBytes + DEPENDENCY_COST_BYTES * dependsOn.length
+    payload.byteLength +
+    HEADER_BYTE_COST * headerBytes +
+    DEPENDENCY_COST_BYTES * dependsOn.length +
+    NEED_COST_BYTES * needs.length
   )
 }
 
 function waitsForEarlier(item: Item, items: Item[]): boolean {
-  return item.dependsOn.filter(isReference).some((text) => {
+  return item.dependencies.filter(isReference).some((text) => {
     const earlier = items[indexOf(text)]
     return earlier !== undefined && earlier.response === null && !earlier.isKeyless
   })
@@ -223,18 +227,23 @@ function waitsForEarlier(item: Item, items: Item[]): boolean {
 
 /** Replaces `#n` by ids. An item that refers to an item without a job is refused. */
 function resolveReferences(item: Item, earlier: Item[]): void {
-  if (item.job === null) return
-  const ids = new Set<string>()
-  for (const text of item.dependsOn) {
+  const { job } = item
+  if (job === null) return
+  const ids = new Map<string, string>()
+  for (const text of item.dependencies) {
     const id = isReference(text) ? idOf(earlier[indexOf(text)]) : text
     if (id === null) {
       item.job = null
-      item.response = refusal(notStored([text]))
+      item.response = refusal(notStored([text], job, text))
       return
     }
-    ids.add(id)
+    ids.set(text, id)
   }
-  item.job.dependsOn = [...ids]
+  const resolved = (text: string) => ids.get(text) as string
+  job.needs = job.needs.map((need) => ({ ...need, jobId: resolved(need.jobId) }))
+  // An item can turn out to be a job that the request names by its id, too.
+  const needed = new Set(job.needs.map(({ jobId }) => jobId))
+  job.dependsOn = [...new Set(job.dependsOn.map(resolved))].filter((id) => !needed.has(id))
 }
 
 function idOf(item: Item | undefined): string | null {
@@ -281,7 +290,7 @@ function failRest(items: Item[], error: unknown): void {
   for (const item of items) item.response ??= refusal(new AppError('store_unavailable', detail))
 }
 
-function responseTo(result: EnqueueResult<MinimalJob>, { job, dependsOn }: Item): ItemResponse {
+function responseTo(result: EnqueueResult<MinimalJob>, { job, dependencies }: Item): ItemResponse {
   try {
     const stored = storedOrThrow(result, job as NewJob)
     return stored.kind === 'inserted'
@@ -289,8 +298,10 @@ function responseTo(result: EnqueueResult<MinimalJob>, { job, dependsOn }: Item)
       : { status: 200, id: stored.job.id, deduplicated: true }
   } catch (error) {
     // The id of an item that was refused was made here and means nothing to the client.
-    const isOurs = result.kind === 'unknown_dependency' && !dependsOn.includes(result.jobId)
-    return refusal(isOurs ? notStored(dependsOn.filter(isReference)) : error)
+    const isOurs = result.kind === 'unknown_dependency' && !dependencies.includes(result.jobId)
+    return refusal(
+      isOurs ? notStored(dependencies.filter(isReference), job as NewJob, result.jobId) : error,
+    )
   }
 }
 
@@ -300,8 +311,9 @@ function tooManyBatches(): AppError {
   })
 }
 
-function notStored(references: string[]): AppError {
-  return unknownDependency(`${references.join(', ')}: expected earlier items that were stored`)
+function notStored(references: string[], job: NewJob, jobId: string): AppError {
+  const message = `${references.join(', ')}: expected earlier items that were stored`
+  return unknownDependency(message, job, jobId)
 }
 
 function refusal(error: unknown): ItemResponse {

@@ -4,6 +4,7 @@ import { z } from 'zod'
 import { type BatchSize, createBatchSize } from '../../src/batch-size.ts'
 import { retryOrder } from '../../src/job/dependencies.ts'
 import { FAILURE_REASONS, JOB_STATES, type JobState, type JobSummary } from '../../src/job/job.ts'
+import { dependenciesOf } from '../../src/job/needs.ts'
 import { STORE_DEADLINE_MS, type Store } from '../../src/store/store.ts'
 import { StoreUnavailable } from '../../src/store/store-errors.ts'
 import { endpointName, instant, text } from '../../src/wire/fields.ts'
@@ -39,7 +40,7 @@ export const bulkResponse = z.object({
   }),
   dependencyFailed: z.int().optional().meta({
     description:
-      'of a retry: jobs left unchanged, because a job that they depend on stays dead, cancelled or deleted; retry such a job by its id to run it without that dependency',
+      'of a retry: jobs left unchanged, because a job that they depend on stays dead, cancelled or deleted; retry such a job by its id to run it without that dependency, unless it needs the result of that job',
   }),
 })
 
@@ -89,6 +90,7 @@ function registerBulk(
   )
 }
 
+/** `dependsOn`: with the jobs that it needs. */
 type Found = Pick<JobSummary, 'id' | 'dependsOn'>
 
 /**
@@ -112,7 +114,7 @@ async function findMatching(
       limit: Math.min(PAGE, limit - jobs.length + 1),
       ...(after === null ? {} : { after }),
     })
-    jobs.push(...page.items.map(({ id, dependsOn }) => ({ id, dependsOn })))
+    jobs.push(...page.items.map((job) => ({ id: job.id, dependsOn: dependenciesOf(job) })))
     if (jobs.length > limit) return { jobs: jobs.slice(0, limit), more: true }
     if (page.next === null) break
     after = page.next

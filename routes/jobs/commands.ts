@@ -6,6 +6,7 @@ import { splitUnmet } from '../../src/job/dependencies.ts'
 import type { JobChange } from '../../src/job/edit.ts'
 import type { Job, JobState, NewJob } from '../../src/job/job.ts'
 import { isJobId, newJobId } from '../../src/job/job-id.ts'
+import { needsAtRetry } from '../../src/job/needs.ts'
 import type { ApiMetrics } from '../../src/stats/metrics.ts'
 import type { EditResult, RetryResult, Store } from '../../src/store/store.ts'
 import { Undecryptable } from '../../src/store/store-errors.ts'
@@ -191,9 +192,17 @@ async function refusal(
       return unknownEndpoint((await readJobWithAttempts(store, id)).endpoint)
     case 'dedupe_conflict':
       return new AppError('dedupe_conflict', `job ${result.jobId} has its dedupe key now`)
+    case 'dependency_failed':
+      return needsFailed(result.jobIds[0] as string)
     default:
       return jobNotFound(id)
   }
+}
+
+/** @param jobId did not succeed */
+function needsFailed(jobId: string): AppError {
+  const why = `the job needs the result of ${jobId}, which is dead, cancelled or no longer stored`
+  return new AppError('job_state_conflict', `${why}: retry ${jobId} first, or with it`)
 }
 
 function registerCopy(app: FastifyInstance, { store, batcher, metrics }: JobRoutes): void {
@@ -208,18 +217,19 @@ function registerCopy(app: FastifyInstance, { store, batcher, metrics }: JobRout
         querystring: noQuery,
         body: noBody,
         response: { 201: retriedJobResponse },
-        errors: ['job_not_found', ...ENQUEUE_ERRORS],
+        errors: ['job_not_found', 'job_state_conflict', ...ENQUEUE_ERRORS],
         responseHeaders: { 201: ['etag', 'location'] },
       },
     },
     async (request, reply) => {
       const job = await readJob(store, request.params.id)
       const { waitingFor, waived } = await dependenciesOfCopy(store, job)
+      const inputs = await inputsOfCopy(store, job)
       const hops = hopsOf(request.headers)
       const asked = { endpoint: job.endpoint, jobCount: null }
       return traceEnqueue(traceContextOf(request.headers), asked, async (trace, span) => {
         const made = copyOf(job, store.clock.now(), { trace, hops })
-        const copy = { ...made, dependsOn: waitingFor }
+        const copy = { ...made, ...inputs, dependsOn: waitingFor }
         const startedAtMs = performance.now()
         const result = await batcher.enqueue(copy)
         metrics.onEnqueued(result.kind, performance.now() - startedAtMs)
@@ -235,14 +245,37 @@ async function dependenciesOfCopy(
   store: Store,
   job: Job,
 ): Promise<{ waitingFor: string[]; waived: string[] }> {
-  const states = new Map<string, JobState>()
-  for (const id of job.dependsOn) {
-    const dependency = await store.getJobWithAttempts(id)
-    if (dependency !== null) states.set(id, dependency.state)
-  }
+  const states = await statesOf(store, job.dependsOn)
   // A dependency that had succeeded stays met, even if it was deleted since then.
   const asked = job.dependsOn.filter((id) => states.has(id) || job.waitingFor.includes(id))
   return splitUnmet(asked, (id) => states.get(id) ?? null)
+}
+
+async function statesOf(store: Store, ids: string[]): Promise<Map<string, JobState>> {
+  const states = new Map<string, JobState>()
+  for (const id of ids) {
+    const job = await store.getJobWithAttempts(id)
+    if (job !== null) states.set(id, job.state)
+  }
+  return states
+}
+
+/**
+ * A copy has the inputs of the job and needs nothing. If they are not made yet, it needs what the
+ * job needs.
+ *
+ * @throws AppError job_state_conflict if a job that it needs cannot succeed
+ */
+async function inputsOfCopy(store: Store, job: Job): Promise<Pick<NewJob, 'needs' | 'inputs'>> {
+  const inputs = await store.getInputs(job.id)
+  if (inputs !== null) return { needs: [], inputs }
+  const ids = [...new Set(job.needs.map(({ jobId }) => jobId))]
+  const states = await statesOf(store, ids)
+  const { failed } = needsAtRetry(job.needs, false, (id) => states.get(id) ?? null)
+  const gone = ids.find((id) => !states.has(id))
+  const [first = gone] = failed
+  if (first !== undefined) throw needsFailed(first)
+  return { needs: job.needs }
 }
 
 /**
@@ -253,7 +286,7 @@ function headersOf({ id, headers }: Job): Record<string, string> {
   return headers
 }
 
-/** Copies a job without its keys, which must be unique, and without its dependencies. */
+/** Copies a job without its keys, which must be unique, its dependencies and its inputs. */
 function copyOf(job: Job, now: number, { trace, hops }: RequestOrigin): NewJob {
   return {
     id: newJobId(now),
@@ -275,6 +308,7 @@ function copyOf(job: Job, now: number, { trace, hops }: RequestOrigin): NewJob {
     fairnessKey: job.fairnessKey,
     cost: job.cost,
     dependsOn: [],
+    needs: [],
     onFinish: job.onFinish,
     hasEarlierOnFinish: true,
     scheduleName: null,
@@ -306,6 +340,10 @@ function registerDelete(app: FastifyInstance, { store }: JobRoutes): void {
       if (result?.kind === 'applied') return reply.code(204).send()
       if (result?.kind === 'refused') throw stateConflict(result.state, 'DELETE', 'a final one')
       if (result?.kind === 'stale') throw stale('job', result.version)
+      if (result?.kind === 'needed') {
+        const detail = `${result.jobId} needs the result of the job, and waits for it`
+        throw new AppError('job_state_conflict', detail)
+      }
       throw jobNotFound(id)
     },
   )

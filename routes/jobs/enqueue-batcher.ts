@@ -7,6 +7,7 @@
 import type { BatchSize } from '../../src/batch-size.ts'
 import { AppError } from '../../src/errors.ts'
 import type { MinimalJob, NewJob } from '../../src/job/job.ts'
+import { NEED_COST_BYTES } from '../../src/job/needs.ts'
 import { type EnqueueResult, STORE_DEADLINE_MS, type Store } from '../../src/store/store.ts'
 import { StoreUnavailable } from '../../src/store/store-errors.ts'
 
@@ -189,7 +190,7 @@ function batchLength(waiting: Waiting[], limit: number): number {
   let count = 0
   let bytes = 0
   for (const { job } of waiting) {
-    bytes += job.payload.byteLength
+    bytes += job.payload.byteLength + NEED_COST_BYTES * job.needs.length
     if (count > 0 && (count >= limit || bytes > MAX_BATCH_BYTES)) break
     count++
   }

@@ -193,11 +193,16 @@ async function whyBlocked(store: Store, job: JobSummary): Promise<Explanation | 
         : `it waited for ${job.waitingFor[0]}, which is final; the next sweep unblocks it or makes it dead`
     return because('waiting_for_dependencies', detail)
   }
-  if (job.orderingKey === null) return null
-  const head = await store.headOfOrderingKey(job.endpoint, job.orderingKey)
-  if (head === null || head === job.id) return null
-  const detail = `job ${head} is earlier, has the same ordering key, and is not final`
-  return because('behind_ordering_key', detail)
+  const { endpoint, orderingKey } = job
+  const head = orderingKey && (await store.headOfOrderingKey(endpoint, orderingKey))
+  if (head !== null && head !== job.id) {
+    const detail = `job ${head} is earlier, has the same ordering key, and is not final`
+    return because('behind_ordering_key', detail)
+  }
+  if (job.needs.length === 0 || job.inputsBytes !== null) return null
+  const detail =
+    'the jobs that it needs are final; the next sweep makes its inputs, or makes it dead'
+  return because('waiting_for_dependencies', detail)
 }
 
 function whyStopped(endpoint: Endpoint, now: number): Explanation | null {

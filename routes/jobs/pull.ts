@@ -9,6 +9,7 @@ import type { ApiMetrics } from '../../src/stats/metrics.ts'
 import type { Holder, Store } from '../../src/store/store.ts'
 import { duration, instantText, MAX_WAIT_MS, responseInstant } from '../../src/wire/fields.ts'
 import { jobJson, jobResponse } from '../../src/wire/jobs.ts'
+import { inputsFields } from '../../src/wire/needs.ts'
 import { endpointNotFound } from '../endpoints/change.ts'
 import type { KeyRecheck } from '../http/access.ts'
 import { JSON_TYPE, nameParams, noQuery } from '../http/route-schema.ts'
@@ -37,6 +38,7 @@ export const claimResponse = z.object({
   jobs: z.array(
     z.object({
       ...jobResponse.shape,
+      ...inputsFields,
       token: z.string(),
       leaseExpiresAt: responseInstant,
       traceparent: z.string().nullable().meta({
@@ -148,14 +150,15 @@ async function pulledItems(
 async function pulledJson(store: Store, claimed: ClaimedJob): Promise<string | null> {
   const job = await store.getJob(claimed.jobId)
   if (job === null || !isHeldBy(job, claimed)) return null
-  return jobJson(job, {
+  const more = {
     token: store.attemptTokens.issue(claimed),
     leaseExpiresAt: instantText(job.lease?.expiresAt ?? null),
     traceparent: claimed.trace?.traceparent ?? null,
     tracestate: claimed.trace?.tracestate ?? null,
     // A claim counts as a delivery, so the value is that of the header of a delivery.
     hops: claimed.hops + 1,
-  })
+  }
+  return jobJson(job, more, claimed.inputs)
 }
 
 function isHeldBy(job: Job, { fence }: ClaimedJob): boolean {

@@ -1,8 +1,10 @@
 // /jobs: enqueue, list, read, wait. commands.ts has the routes that change a job.
 import type { FastifyInstance } from 'fastify'
 import { z } from 'zod'
+import { AppError } from '../../src/errors.ts'
 import { isFinal, JOB_STATES, type MinimalJob } from '../../src/job/job.ts'
 import { isJobId } from '../../src/job/job-id.ts'
+import { NO_INPUTS } from '../../src/job/needs.ts'
 import type { ApiMetrics } from '../../src/stats/metrics.ts'
 import type { EnqueueResult, JobQuery, Store } from '../../src/store/store.ts'
 import { traceContextOf, traceEnqueue } from '../../src/tracing.ts'
@@ -25,6 +27,7 @@ import {
   minimalJobResponse,
   newJobFrom,
 } from '../../src/wire/jobs.ts'
+import { inputsFields } from '../../src/wire/needs.ts'
 import type { KeyRecheck } from '../http/access.ts'
 import { etagOf, ifNoneMatchHeaders, isNoneMatch } from '../http/conditional.ts'
 import { pageFields, readCursor, writeCursor } from '../http/cursor.ts'
@@ -42,6 +45,7 @@ import {
   jobNotFound,
   jobParams,
   readJob,
+  readJobWithAttempts,
   sendEnqueued,
   sendEnqueuedMinimal,
   sendJob,
@@ -104,6 +108,7 @@ export function registerJobRoutes(app: FastifyInstance, parts: JobRoutes): void 
   registerList(app, parts)
   registerRead(app, parts)
   registerPayload(app, parts)
+  registerInputs(app, parts)
 }
 
 function registerEnqueue(app: FastifyInstance, { store, batcher, metrics }: JobRoutes): void {
@@ -224,6 +229,34 @@ function registerPayload(app: FastifyInstance, { store }: JobRoutes): void {
       if (payload === null) throw jobNotFound(id)
       reply.type('application/json')
       return Buffer.from(payload.buffer, payload.byteOffset, payload.byteLength)
+    },
+  )
+}
+
+const inputsResponse = z.object(inputsFields).required({ inputs: true })
+
+function registerInputs(app: FastifyInstance, { store }: JobRoutes): void {
+  app.get<ById>(
+    '/jobs/:id/inputs',
+    {
+      config: { scope: 'enqueue' },
+      schema: {
+        summary: 'Read the inputs of a job, as they are delivered after its payload',
+        params: jobParams,
+        querystring: noQuery,
+        response: { 200: jsonResponse('the bytes that are delivered', inputsResponse) },
+        errors: ['job_not_found', 'job_state_conflict'],
+      },
+    },
+    async (request, reply) => {
+      const { id } = request.params
+      const inputs = isJobId(id) ? await store.getInputs(id) : null
+      const { needs } = inputs === null ? await readJobWithAttempts(store, id) : { needs: [] }
+      if (needs.length > 0) {
+        throw new AppError('job_state_conflict', 'the inputs of the job are not made yet')
+      }
+      reply.type('application/json')
+      return Buffer.from(inputs ?? NO_INPUTS)
     },
   )
 }

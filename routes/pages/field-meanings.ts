@@ -39,6 +39,8 @@ export const FIELD_MEANINGS: Record<string, string> = {
   'onFinish.endpoint': 'the endpoint of the notice',
   'onFinish.states': 'the final states that cause a notice; all if onFinish is a name',
   dependsOn: 'ids of jobs that must succeed first',
+  needs:
+    'the results of other jobs that it gets as inputs: for each name "<id>", "<id>/result/<path>", or {job, pointer, ifFailed}',
   state: 'the state',
   phase: 'of a running job: the request is sent, or the handler accepted it with 202',
   createdAt: 'when it was created',
@@ -59,6 +61,7 @@ export const FIELD_MEANINGS: Record<string, string> = {
   failure: 'why the job is dead; null: it is not dead',
   'failure.reason': 'the reason, for programs',
   'failure.message': 'the reason, in a sentence',
+  'failure.jobId': 'the job because of which it is dead; absent: it is dead for its own reasons',
   payloadBytes: 'size of the payload',
   idempotencyKey: 'the Idempotency-Key of the request that created the job',
   dedupeKey: 'the dedupe key that the job was enqueued with',

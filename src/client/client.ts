@@ -186,6 +186,15 @@ export class Posthorn {
     return this.#get(`/jobs/${segment(id)}`, check.JOB, signal)
   }
 
+  /**
+   * The exact bytes of the inputs, as they are delivered: `{"inputs":{…}}`, with `truncatedInputs`
+   * and `failedInputs` if there are any.
+   */
+  async inputs(id: string, { signal }: RequestOptions = {}): Promise<Uint8Array> {
+    const path = `/jobs/${segment(id)}/inputs`
+    return this.#call.raw({ method: 'GET', path, repeatable: true, signal }, check.ANYTHING)
+  }
+
   /** The exact bytes of the payload, for numbers that JSON.parse would change. */
   async payload(id: string, { signal }: RequestOptions = {}): Promise<Uint8Array> {
     const path = `/jobs/${segment(id)}/payload`
@@ -425,7 +434,7 @@ async function untilTaken(
   const items = await send(all)
   const left = () => all.filter((place) => items[place]?.status === 503)
   for (let open = left(); open.length > 0; ) {
-    const isWhole = open.some((place) => jobs[place]?.dependsOn?.some((id) => id.startsWith('#')))
+    const isWhole = open.some((place) => namesItems(jobs[place]))
     const places = isWhole ? all : open
     const again = await send(places).catch((error): BatchItem[] => {
       // Only an abort is thrown: the known results are worth more than the reason why the rest was
@@ -442,4 +451,12 @@ async function untilTaken(
     open = after
   }
   return items
+}
+
+/** Whether the job refers to another item of its batch by its position. */
+function namesItems(job: NewJob | undefined): boolean {
+  const needed = Object.values(job?.needs ?? {}).map((one) =>
+    typeof one === 'string' ? one : one.job,
+  )
+  return [...(job?.dependsOn ?? []), ...needed].some((id) => id.startsWith('#'))
 }

@@ -33,6 +33,8 @@ export type FailureReason =
   | 'lease_lost'
   | 'endpoint_gone'
   | 'dependency_failed'
+  | 'input_missing'
+  | 'inputs_too_large'
   | 'failed_by_handler'
 
 export type Backoff =
@@ -75,6 +77,18 @@ export interface JobTemplate {
   onFinish?: string | OnFinish | null | undefined
 }
 
+/** The result of another job, or a part of it. */
+export interface NeedOptions {
+  job: string
+  /** JSON Pointer into the result. Default: the whole result. */
+  pointer?: string | undefined
+  /**
+   * If that job is dead, cancelled or deleted: this one becomes dead (`fail`, the default), or runs
+   * with null as the input.
+   */
+  ifFailed?: 'fail' | 'continue' | undefined
+}
+
 interface NewJobOptions extends JobTemplate {
   /** Name of the endpoint that receives the job. */
   endpoint: string
@@ -84,6 +98,12 @@ interface NewJobOptions extends JobTemplate {
   dedupe?: { key: string; mode: 'keep' | 'replace' | 'reject' } | null | undefined
   /** Ids of jobs. In a batch also positions of earlier items, like `#0`. */
   dependsOn?: string[] | undefined
+  /**
+   * The results of other jobs that it gets as inputs, by name: `{ irn: 'job_…/result/irn' }`. In a
+   * batch also positions of earlier items, like `#0/result/irn`. The endpoint then receives
+   * `{"payload":…,"inputs":{…}}`.
+   */
+  needs?: Record<string, string | NeedOptions> | undefined
   /** 1–255 visible ASCII characters. Default: a new key for each call. */
   idempotencyKey?: string | undefined
 }
@@ -139,7 +159,8 @@ export interface JobSummary {
   fence: number
   lease: { workerId: string; expiresAt: string } | null
   progress: { value: number | null; message: string | null; at: string } | null
-  failure: { reason: FailureReason; message: string } | null
+  /** `jobId`: the job because of which it is dead. */
+  failure: { reason: FailureReason; message: string; jobId?: string } | null
   payloadBytes: number
   timeout: string | null
   retry: Retry | null
@@ -154,6 +175,7 @@ export interface JobSummary {
   cost: number
   scheduleName: string | null
   dependsOn: string[]
+  needs: Record<string, Required<NeedOptions>>
   onFinish: { endpoint: string; states: FinalState[] } | null
   version: number
 }
@@ -204,6 +226,12 @@ export type ClaimedJob<Payload = unknown> = Job<Payload> & {
    * endless loops.
    */
   hops: number
+  /** The results that it needs; only of a job with `needs`. */
+  inputs?: Record<string, unknown>
+  /** Names of inputs that are null because the result was too long. Absent: none. */
+  truncatedInputs?: string[]
+  /** Names of inputs that are null because the needed job failed. Absent: none. */
+  failedInputs?: string[]
 }
 
 /** The result for one job of a batch. A retry with the same `idempotencyKey` is safe. */

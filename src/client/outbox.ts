@@ -2,14 +2,15 @@
 // driver into the collection that OUTBOX names.
 import { randomBytes } from 'node:crypto'
 import { givenObject, notNull, refuseNoDate } from './given.ts'
-import type { JobTemplate, RawJson } from './job.ts'
+import type { JobTemplate, NeedOptions, RawJson } from './job.ts'
 import { payloadJson } from './json-text.ts'
 
-/** The options of an outbox job: all except a dedupe key, dependencies and an idempotency key. */
+/** The options of an outbox job: all except a dedupe key, `dependsOn` and an idempotency key. */
 export type OutboxJob<Payload = unknown> = JobTemplate & {
   endpoint: string
   runAt?: string | Date | undefined
   delay?: string | undefined
+  needs?: Record<string, string | NeedOptions> | undefined
 } & ({ payload: Payload; rawPayload?: undefined } | { payload?: undefined; rawPayload: RawJson })
 
 export type OutboxDocument = Record<string, unknown> & {

@@ -76,9 +76,9 @@ export const JOB_SUMMARY = record({
   ...{ attemptCount: number, maxAttempts: number, fence: number, payloadBytes: number },
   lease: orNull(record({ workerId: text, expiresAt: word })),
   progress: orNull(record({ value: orNull(number), message: orNull(text), at: word })),
-  failure: orNull(record({ reason: word, message: text })),
+  failure: orNull(record({ reason: word, message: text, jobId: ifGiven(word) })),
   ...{ timeout: orNull(text), retry: orNull(object), headers: orNull(object), metadata: object },
-  ...{ tags: listOf(text), dependsOn: listOf(word), onFinish: orNull(object) },
+  ...{ tags: listOf(text), dependsOn: listOf(word), needs: object, onFinish: orNull(object) },
   ...{ idempotencyKey: orNull(text), dedupeKey: orNull(text), orderingKey: orNull(text) },
   ...{ fairnessKey: orNull(text), cost: number, scheduleName: orNull(word), version: number },
 })
@@ -105,6 +105,8 @@ export const CLAIMED_JOB = record({
   ...JOB.fields,
   ...{ token: word, leaseExpiresAt: word },
   ...{ traceparent: orNull(word), tracestate: orNull(word), hops: number },
+  inputs: ifGiven(object),
+  ...{ truncatedInputs: ifGiven(listOf(word)), failedInputs: ifGiven(listOf(word)) },
 })
 export const CLAIM = record({ jobs: listOf(CLAIMED_JOB) })
 

@@ -8,6 +8,7 @@ import {
   type NewJob,
   type OnFinish,
 } from './job.ts'
+import { dependenciesOf, goesOnWithout } from './needs.ts'
 import { isNotice } from './notice.ts'
 
 /** The fields of the endpoint that decide. An endpoint that is being deleted counts as missing. */
@@ -32,9 +33,9 @@ export interface Acceptance {
   kind: 'accepted'
   maxAttempts: number
   onFinish: OnFinish | null
-  /** The dependencies that have not succeeded. */
+  /** The dependencies that are not met. */
   waitingFor: string[]
-  /** A dependency is already dead or cancelled. */
+  /** A dependency without which it does not start is already dead or cancelled. */
   isDoomed: boolean
   /** The job is blocked: it waits for dependencies or for its ordering slot. */
   isBlocked: boolean
@@ -50,7 +51,7 @@ export function isDisabledFor(
 
 /** Whether the request names other records, so that it can be refused because one is missing. */
 export function namesOthers(job: NewJob): boolean {
-  return namedOnFinish(job) !== null || job.dependsOn.length > 0
+  return namedOnFinish(job) !== null || job.dependsOn.length > 0 || job.needs.length > 0
 }
 
 /**
@@ -85,12 +86,13 @@ export function decideAcceptance(
   }
   const waitingFor: string[] = []
   let isDoomed = false
-  for (const jobId of job.dependsOn) {
+  for (const jobId of dependenciesOf(job)) {
     const state = stateOf(jobId)
     if (state === null) return { kind: 'unknown_dependency', jobId }
-    if (state === 'succeeded') continue
+    const hasFailed = isFinal(state) && state !== 'succeeded'
+    if (state === 'succeeded' || (hasFailed && goesOnWithout(job.needs, jobId))) continue
     waitingFor.push(jobId)
-    if (isFinal(state)) isDoomed = true
+    if (hasFailed) isDoomed = true
   }
   return {
     kind: 'accepted',
@@ -98,7 +100,8 @@ export function decideAcceptance(
     onFinish: job.onFinish === 'inherited' ? endpoint.onFinish : job.onFinish,
     waitingFor,
     isDoomed,
-    isBlocked: waitingFor.length > 0 || job.orderingKey !== null,
+    // With needs, it is blocked until its inputs are made, which is at once if all have succeeded.
+    isBlocked: waitingFor.length > 0 || job.orderingKey !== null || job.needs.length > 0,
   }
 }
 
@@ -132,6 +135,8 @@ export function newlyQueued(
     fairnessKey: job.fairnessKey,
     cost: job.cost,
     dependsOn: job.dependsOn,
+    needs: job.needs,
+    inputsBytes: job.inputs?.byteLength ?? null,
     scheduleName: job.scheduleName,
     isBlocked,
     waitingFor,

@@ -62,5 +62,5 @@ export const ENDPOINT_GONE = {
 /** @param dependency may be a job that succeeded and was deleted: its success is then unknown */
 export function dependencyFailed(dependency: string): Failure {
   const message = `it depends on ${dependency}, which is dead, cancelled or no longer stored`
-  return { reason: 'dependency_failed', message }
+  return { reason: 'dependency_failed', message, jobId: dependency }
 }

@@ -2,9 +2,10 @@
 // order in which a bulk retry writes its jobs.
 import { isFinal, type JobState } from './job.ts'
 import { LIFECYCLE } from './lifecycle.ts'
+import { goesOnWithout, type Need, needsAtRetry } from './needs.ts'
 
 export interface DependencyCheck {
-  /** The dependencies that have not succeeded. */
+  /** The dependencies that it still waits for. */
   unmet: string[]
   /**
    * The oldest of them that is dead, cancelled or gone: it makes the job fail. If these jobs depend
@@ -14,23 +15,27 @@ export interface DependencyCheck {
 }
 
 /**
- * Determines which dependencies a waiting job still waits for.
+ * Determines which dependencies a waiting job still waits for. A failed one without which the job
+ * starts is met.
  *
  * @param stateOf null: the job is no longer stored
  */
 export function checkDependencies(
   waitingFor: readonly string[],
   stateOf: (id: string) => JobState | null,
+  needs: readonly Need[] = [],
 ): DependencyCheck {
   const unmet: string[] = []
   let failed: string | null = null
   for (const id of waitingFor) {
     const state = stateOf(id)
     if (state === 'succeeded') continue
+    const hasFailed = state === null || isFinal(state)
+    if (hasFailed && goesOnWithout(needs, id)) continue
     unmet.push(id)
     // Ids sort by the time at which they were made.
     const isOldest = failed === null || id < failed
-    if (isOldest && (state === null || isFinal(state))) failed = id
+    if (isOldest && hasFailed) failed = id
   }
   return { unmet, failed }
 }
@@ -40,7 +45,10 @@ export type RetryDecision =
   | { kind: 'retry'; waitingFor: string[]; waived: string[] }
   | { kind: 'refused'; state: JobState }
   | { kind: 'unknown_endpoint' }
-  /** The job depends on these jobs, which did not succeed and are not retried. */
+  /**
+   * The job depends on these jobs, which did not succeed and are not retried. With `waives`, it
+   * needs their results, which no retry waives.
+   */
   | { kind: 'dependency_failed'; jobIds: string[] }
 
 export interface RetryOptions {
@@ -51,6 +59,15 @@ export interface RetryOptions {
   waives: boolean
 }
 
+/** The fields of a job that decide about its retry. */
+export interface RetriedJob {
+  state: JobState
+  endpointAccepts: boolean
+  unmet: readonly string[]
+  needs: readonly Need[]
+  hasInputs: boolean
+}
+
 export function isRetryable(state: JobState): boolean {
   return LIFECYCLE.retry.from.some((one) => one === state)
 }
@@ -58,22 +75,27 @@ export function isRetryable(state: JobState): boolean {
 /**
  * Decides about a retry of a job that may have dependencies. The job waits again for a dependency
  * that is queued or running, even if the same command has just queued it. A dependency that is
- * dead, cancelled or gone is waived, or prevents the retry.
+ * dead, cancelled or gone is waived, or prevents the retry. One whose result is needed is never
+ * waived.
  *
  * @param job `unmet`: the dependencies that had not succeeded when the job became final;
- * `endpointAccepts`: its endpoint exists and is not being deleted
+ * `hasInputs`: it has had inputs; `endpointAccepts`: its endpoint exists and is not being deleted
  * @param stateOf null: the job is no longer stored
  */
 export function decideRetry(
-  job: { state: JobState; endpointAccepts: boolean; unmet: readonly string[] },
+  job: RetriedJob,
   stateOf: (id: string) => JobState | null,
   { waives }: RetryOptions,
 ): RetryDecision {
   if (!isRetryable(job.state)) return { kind: 'refused', state: job.state }
   if (!job.endpointAccepts) return { kind: 'unknown_endpoint' }
-  const { waitingFor, waived } = splitUnmet(job.unmet, stateOf)
-  if (waived.length > 0 && !waives) return { kind: 'dependency_failed', jobIds: waived }
-  return { kind: 'retry', waitingFor, waived }
+  const needed = new Set(job.needs.map(({ jobId }) => jobId))
+  const unmet = job.unmet.filter((id) => !needed.has(id))
+  const { waitingFor, waived } = splitUnmet(unmet, stateOf)
+  const needs = needsAtRetry(job.needs, job.hasInputs, stateOf)
+  const failed = waives ? needs.failed : [...waived, ...needs.failed]
+  if (failed.length > 0) return { kind: 'dependency_failed', jobIds: failed }
+  return { kind: 'retry', waitingFor: [...waitingFor, ...needs.waitingFor], waived }
 }
 
 /** Separates the dependencies that a retry by id or a copy waits for from those that it waives. */

@@ -1,4 +1,5 @@
 // The job: its states, its record, and the outcomes of its attempts. No I/O.
+import type { Need } from './needs.ts'
 import type { RetryOverride } from './retry-policy.ts'
 
 /** How far ahead a client may ask for a job to be due. */
@@ -42,6 +43,8 @@ export const FAILURE_REASONS = [
   'lease_lost',
   'endpoint_gone',
   'dependency_failed',
+  'input_missing',
+  'inputs_too_large',
   'failed_by_handler',
 ] as const
 export type FailureReason = (typeof FAILURE_REASONS)[number]
@@ -49,6 +52,8 @@ export type FailureReason = (typeof FAILURE_REASONS)[number]
 export interface Failure {
   reason: FailureReason
   message: string
+  /** The job because of which this one is dead; absent: it is dead for its own reasons. */
+  jobId?: string
 }
 
 /** The endpoint that receives a notice each time a job becomes final. */
@@ -159,6 +164,9 @@ export interface JobSummary {
   cost: number
   scheduleName: string | null
   dependsOn: string[]
+  needs: Need[]
+  /** null: it has no inputs, or they are not made yet. */
+  inputsBytes: number | null
   /** The dependencies that have not succeeded yet, as far as the store knows. */
   waitingFor: string[]
   /** Blocked: queued, but waiting for dependencies or for its ordering slot. */
@@ -211,6 +219,10 @@ export interface NewJob {
   cost: number
   /** Ids of stored jobs, without duplicates. */
   dependsOn: string[]
+  /** Of stored jobs, which are not in dependsOn. */
+  needs: Need[]
+  /** Of a copy: the inputs of the job that was copied. */
+  inputs?: Uint8Array
   /** `inherited`: the endpoint's value, read in the write that stores the job; null: none. */
   onFinish: OnFinish | 'inherited' | null
   /** true: an earlier request named this onFinish, and its endpoint may be gone since then. */
@@ -238,6 +250,8 @@ export type DedupeMode = 'keep' | 'replace' | 'reject'
 /** A job under a worker's lease, with every field that its delivery needs. */
 export interface ClaimedJob extends Lease {
   payload: Uint8Array
+  /** As makeInputs made them; null: the job needs none. */
+  inputs: Uint8Array | null
   /** Number of this attempt, from 1. */
   attemptNumber: number
   attemptsLeft: number

@@ -12,10 +12,13 @@ export const GUARDS = {
   claimable:
     'it is not blocked: its dependencies are met and it has its ordering slot; and it has its turn, if it has a fairness key',
   blocked: 'it is blocked: it waits for dependencies or for its ordering slot',
-  dependencies_met: 'every job it depends on has succeeded, or was waived by a retry',
+  dependencies_met:
+    'every job it depends on has succeeded, was waived by a retry, or failed while its needs say continue',
+  inputs_made: 'it has its inputs, if it needs any',
   slot_free:
     'no other job has the ordering slot of its key (unique index), and every earlier job of the key is final',
-  dependency_failed: 'a job that it depends on is dead, cancelled or gone',
+  dependency_failed:
+    'a job that it depends on is dead, cancelled or gone, and no need of it says continue',
   sending: 'its phase is sending',
   awaiting: 'its phase is awaiting_completion',
   superseded: 'another job has taken over its dedupe key',
@@ -33,6 +36,7 @@ export const GUARDS = {
     'its endpoint exists, is not being deleted, paused, disabled or resting, and its limits leave room',
   endpoint_gone: 'its endpoint is gone or being deleted',
   effects_done: 'everything that follows its finish is done',
+  not_needed: 'no waiting job needs its result',
   purge_due: 'its retention has passed',
 } as const
 export type Guard = keyof typeof GUARDS
@@ -63,9 +67,9 @@ export const LIFECYCLE = {
   },
   promote: {
     from: ['queued'],
-    guards: ['blocked', 'dependencies_met', 'slot_free'],
+    guards: ['blocked', 'dependencies_met', 'inputs_made', 'slot_free'],
     to: 'queued',
-    also: 'no longer blocked; it has its ordering slot',
+    also: 'no longer blocked; it has its inputs and its ordering slot',
     by: ['API', 'worker', 'sweeper'],
   },
   claim: {
@@ -194,6 +198,13 @@ export const LIFECYCLE = {
     also: `failure dependency_failed; ${FINISH}`,
     by: ['API', 'worker', 'sweeper'],
   },
+  fail_inputs: {
+    from: ['queued'],
+    guards: ['blocked', 'dependencies_met'],
+    to: 'dead',
+    also: `its inputs cannot be made: failure input_missing or inputs_too_large; ${FINISH}`,
+    by: ['API', 'worker', 'sweeper'],
+  },
   evict: {
     from: ['running'],
     guards: ['endpoint_gone'],
@@ -233,7 +244,7 @@ export const LIFECYCLE = {
     from: ['dead', 'cancelled'],
     guards: ['endpoint_accepts', 'dedupe_unused'],
     to: 'queued',
-    also: 'attemptsLeft = maxAttempts, freeAttempts = 0, runAt = now, maxAge starts again; waits again for dependencies that are not final (those of the same command included), those that stay dead, cancelled or gone are waived by a retry by id and prevent a bulk retry; blocked if it waits or has an ordering key; clears finishedAt, failure, result, progress, expiresAt',
+    also: 'attemptsLeft = maxAttempts, freeAttempts = 0, runAt = now, maxAge starts again; waits again for dependencies that are not final (those of the same command included), those that stay dead, cancelled or gone are waived by a retry by id and prevent a bulk retry, and those whose results it needs are never waived; blocked if it waits, needs results or has an ordering key, and its inputs are made again; clears finishedAt, failure, result, progress, expiresAt',
     by: ['API'],
   },
   edit: {
@@ -245,14 +256,14 @@ export const LIFECYCLE = {
   },
   delete: {
     from: ['succeeded', 'dead', 'cancelled'],
-    guards: ['effects_done'],
+    guards: ['effects_done', 'not_needed'],
     to: null,
     also: '',
     by: ['API'],
   },
   purge: {
     from: ['succeeded', 'dead', 'cancelled'],
-    guards: ['purge_due', 'effects_done'],
+    guards: ['purge_due', 'effects_done', 'not_needed'],
     to: null,
     also: '',
     by: ['sweeper'],

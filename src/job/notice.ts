@@ -57,6 +57,7 @@ export function noticeOf(job: Finished, finishes: number, endpoint: string, now:
     fairnessKey: job.fairnessKey,
     cost: DEFAULT_COST,
     dependsOn: [],
+    needs: [],
     onFinish: null,
     scheduleName: null,
     // createdAt is part of the key because an outbox can reuse an id after its job was deleted.

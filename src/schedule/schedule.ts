@@ -92,6 +92,7 @@ export function jobByHand(
     idempotency: null,
     dedupe: null,
     dependsOn: [],
+    needs: [],
     hasEarlierOnFinish: true,
     scheduleName: source.name,
     originKey: null,

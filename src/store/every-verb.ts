@@ -30,6 +30,7 @@ export async function useEveryVerb(store: Store): Promise<void> {
   await useLargePayloads(store)
   await useLimits(store)
   await useDependencies(store)
+  await useNeeds(store)
   await useFairnessKeys(store, fair)
   await useKeyLimits(store)
   await useSharedLimits(store)
@@ -175,6 +176,30 @@ async function useDependencies(store: Store): Promise<void> {
   const expiresAt = store.clock.now()
   await enqueue(store, target, 1, { dependsOn: [second.jobId], expiresAt })
   await store.headOfOrderingKey(endpoint, 'k')
+  await store.deleteJob(first)
+  await sweepAll(store)
+}
+
+/** Jobs that get results of others, of which one is large. */
+async function useNeeds(store: Store): Promise<void> {
+  const base = await addEndpoint(store, 'doctor-needed-endpoint')
+  const endpoint = await addEndpoint(store, 'doctor-needing-endpoint')
+  const [first = '', second = ''] = await enqueue(store, base, 2)
+  const needOf = (jobId: string, name: string, pointer = '') =>
+    ({ name, jobId, pointer, ifFailed: 'fail' }) as const
+  const needs = [needOf(first, 'a'), needOf(second, 'b')]
+  const [last = ''] = await enqueue(store, endpoint, 5, { needs })
+  await enqueue(store, endpoint, 1, { needs: [needOf(first, 'a', '/absent')] })
+  await enqueue(store, endpoint, 1, { needs, orderingKey: 'k' })
+  const result = JSON.stringify('x'.repeat(LARGE_BYTES))
+  const claimed = await claim(store, base, 2)
+  for (const job of claimed) await store.settle([{ ...success(store, job), result }])
+  const inputs = await store.getInputs(last)
+  if (inputs === null) throw new Error('getInputs: the needed jobs have succeeded')
+  const attempted = (await claim(store, endpoint, 9)).find(({ jobId }) => jobId === last)
+  if (attempted?.inputs?.byteLength !== inputs.byteLength) throw new Error('claim: other inputs')
+  await store.cancel([last])
+  await store.retry([last])
   await store.deleteJob(first)
   await sweepAll(store)
 }
@@ -438,6 +463,7 @@ function newJob(store: Store, endpoint: string, fields: Partial<NewJob> = {}): N
     ...{ id: newJobId(createdAt), endpoint, payload: Buffer.from('{"doctor":true}') },
     ...{ createdAt, runAt: createdAt, priority: 5, expiresAt: null, hops: 0, trace: null },
     ...{ maxAttempts: null, timeoutMs: null, retry: null, tags: [], metadata: {}, headers: {} },
+    needs: [],
     ...{ idempotency: null, dedupe: null, orderingKey: null, fairnessKey: null, cost: 1 },
     ...{ dependsOn: [], onFinish: 'inherited', scheduleName: null, originKey: null },
     ...fields,

@@ -120,6 +120,8 @@ export interface Store {
   /** Reads neither the payload nor the result, which can be large. */
   getJobWithAttempts(id: string): Promise<JobWithAttempts | null>
   getPayload(id: string): Promise<Uint8Array | null>
+  /** As makeInputs made them; null: the job has none, or they are not made yet. */
+  getInputs(id: string): Promise<Uint8Array | null>
   listJobs(query: JobQuery): Promise<Page<JobSummary>>
   /** Returns the ids of final and deleted jobs: one query for all requests that wait. */
   finalAmong(ids: string[]): Promise<string[]>
@@ -510,13 +512,18 @@ export type RetryResult =
   | { kind: 'unknown_endpoint' }
   /** Another job has the dedupe key. */
   | { kind: 'dedupe_conflict'; jobId: string }
-  /** Only for a bulk retry: the job depends on jobs that stay dead, cancelled or deleted. */
+  /**
+   * The job depends on jobs that stay dead, cancelled or deleted, in a bulk retry; or it needs
+   * their results, in any retry.
+   */
   | { kind: 'dependency_failed'; jobIds: string[] }
 
 export type EditResult = { kind: 'applied'; job: Job } | { kind: 'not_found' } | EditRefusal
 
 export type DeleteJobResult =
   | CommandResult
+  /** A waiting job needs its result. */
+  | { kind: 'needed'; jobId: string }
   /** The stored version is not `ifVersion`. */
   | { kind: 'stale'; version: number }
 

@@ -2,6 +2,7 @@
 // docs/deliveries.md describes it to users.
 import type { Endpoint, StatusChoices } from '../endpoint/endpoint.ts'
 import { type ClaimedJob, HOPS_HEADER, type TraceContext } from '../job/job.ts'
+import { deliveredBody } from '../job/needs.ts'
 import { signatureHeader } from './signature.ts'
 
 /** A request, always a POST. */
@@ -25,6 +26,7 @@ export interface RequestParts {
     | 'attemptsLeft'
     | 'runAt'
     | 'payload'
+    | 'inputs'
     | 'scheduleName'
     | 'hops'
   >
@@ -50,6 +52,7 @@ const CONTENT_TYPE = 'application/json'
 /** The signed request of an attempt. */
 export function webhookRequest(parts: RequestParts): WebhookRequest {
   const { job, endpoint, url, now, timeoutMs, userAgent } = parts
+  const body = deliveredBody(job.payload, job.inputs)
   const timestampSeconds = Math.floor(now / 1_000)
   const headers = [
     'accept-encoding',
@@ -59,7 +62,7 @@ export function webhookRequest(parts: RequestParts): WebhookRequest {
     'webhook-timestamp',
     String(timestampSeconds),
     'webhook-signature',
-    signatureHeader(endpoint.secrets, job.jobId, timestampSeconds, job.payload),
+    signatureHeader(endpoint.secrets, job.jobId, timestampSeconds, body),
     'idempotency-key',
     job.jobId,
     'posthorn-endpoint',
@@ -80,7 +83,7 @@ export function webhookRequest(parts: RequestParts): WebhookRequest {
   if (job.scheduleName !== null) headers.push('posthorn-schedule', job.scheduleName)
   addCompletion(headers, job.jobId, parts.completion)
   addCallersHeaders(headers, userAgent, parts, parts.trace)
-  return { url, headers, body: job.payload, statuses: endpoint.statuses }
+  return { url, headers, body, statuses: endpoint.statuses }
 }
 
 export const PING_BODY = Buffer.from('{"type":"posthorn.test"}')

@@ -46,8 +46,15 @@ import {
   templateFields,
   text,
 } from './fields.ts'
-
-const MAX_DEPENDENCIES = 50
+import {
+  MAX_DEPENDENCIES,
+  needs,
+  needsField,
+  needsJson,
+  needsResponse,
+  refuseDependencies,
+  unknownDependency,
+} from './needs.ts'
 
 /**
  * The header of draft-ietf-httpapi-idempotency-key-header: plain, or a quoted structured-field
@@ -71,6 +78,11 @@ const DUE_ONCE = { path: ['delay'], error: 'runAt and delay cannot both be given
 
 /** `#0` in a batch: the job of an earlier item. */
 const BATCH_REFERENCE = /^#\d{1,3}$/
+const JOB_OF_BATCH = 'expected the id of a job, or #0 for the first item of this batch'
+
+function isJobOfBatch(text: string): boolean {
+  return isJobId(text) || BATCH_REFERENCE.test(text)
+}
 
 const jobFields = {
   endpoint: endpointName,
@@ -90,8 +102,10 @@ export const jobBody = z
       .array(z.string().refine(isJobId, 'expected the id of a job'))
       .max(MAX_DEPENDENCIES)
       .default([]),
+    needs,
   })
   .refine(isDueOnce, DUE_ONCE)
+  .superRefine(refuseDependencies)
 export type JobBody = z.output<typeof jobBody>
 
 /** What the schema makes of a body without optional fields; frozen, because many jobs share it. */
@@ -116,28 +130,24 @@ export const batchJobBody = z
   .strictObject({
     ...jobFields,
     dependsOn: z
-      .array(
-        z
-          .string()
-          .refine(
-            (value) => isJobId(value) || BATCH_REFERENCE.test(value),
-            'expected the id of a job, or #0 for the first item of this batch',
-          ),
-      )
+      .array(z.string().refine(isJobOfBatch, JOB_OF_BATCH))
       .max(MAX_DEPENDENCIES)
       .default([]),
+    needs: needsField(isJobOfBatch, JOB_OF_BATCH),
     idempotencyKey: idempotencyKey.optional(),
   })
   .refine(isDueOnce, DUE_ONCE)
+  .superRefine(refuseDependencies)
 export type BatchJobBody = z.output<typeof batchJobBody>
 
 /**
- * An outbox document has no dedupe key and no dependencies: their meaning would depend on when the
+ * An outbox document has no dedupe key and no dependsOn: their meaning would depend on when the
  * document is moved.
  */
 const outboxBody = z
-  .strictObject({ endpoint: endpointName, payload, ...dueTimes, ...templateFields })
+  .strictObject({ endpoint: endpointName, payload, ...dueTimes, ...templateFields, needs })
   .refine(isDueOnce, DUE_ONCE)
+  .superRefine(refuseDependencies)
 
 export const editBody = z
   .strictObject({
@@ -181,6 +191,7 @@ export function newJobFrom(
       idempotencyKey === undefined ? null : { key: idempotencyKey, requestHash: requestHash(body) },
     dedupe: body.dedupe ?? null,
     dependsOn: [...new Set(body.dependsOn)],
+    needs: body.needs ?? [],
     scheduleName: null,
     originKey: null,
     trace,
@@ -323,7 +334,13 @@ const jobSummaryFields = {
   progress: z
     .object({ value: z.number().nullable(), message: z.string().nullable(), at: responseInstant })
     .nullable(),
-  failure: z.object({ reason: z.enum(FAILURE_REASONS), message: z.string() }).nullable(),
+  failure: z
+    .object({
+      reason: z.enum(FAILURE_REASONS),
+      message: z.string(),
+      jobId: z.string().optional(),
+    })
+    .nullable(),
   payloadBytes: z.int(),
   timeout: z.string().nullable().meta({ description: 'null: the endpoint’s' }),
   retry: z.record(z.string(), z.unknown()).nullable().meta({ description: 'null: the endpoint’s' }),
@@ -340,6 +357,7 @@ const jobSummaryFields = {
   cost: z.int(),
   scheduleName: z.string().nullable(),
   dependsOn: z.array(z.string()),
+  needs: needsResponse,
   onFinish: onFinishResponse,
   version: z.int(),
 }
@@ -375,15 +393,21 @@ export const jobListResponse = z.object({
   nextCursor: z.string().nullable(),
 })
 
-/** The JSON text of a job; `more` are fields of one response only. */
-export function jobJson(job: Job, more: object = {}): string {
+/**
+ * The JSON text of a job.
+ *
+ * @param more fields of one response only
+ * @param inputs as makeInputs made them, if the response has them
+ */
+export function jobJson(job: Job, more: object = {}, inputs: Uint8Array | null = null): string {
   const head = JSON.stringify({
     ...summary(job),
     ...more,
     attempts: job.attempts.map(attempt),
     resultTruncated: job.resultTruncated,
   })
-  return `${head.slice(0, -1)},"result":${job.result ?? 'null'},"payload":${textOf(job.payload, 'utf8')}}`
+  const tail = inputs === null ? '}' : `,${textOf(inputs, 'utf8').slice(1)}`
+  return `${head.slice(0, -1)},"result":${job.result ?? 'null'},"payload":${textOf(job.payload, 'utf8')}${tail}`
 }
 
 /** A part of the JSON text of a bare job that differs between jobs. */
@@ -491,6 +515,7 @@ function summary(job: JobSummary) {
     cost: job.cost,
     scheduleName: job.scheduleName,
     dependsOn: job.dependsOn,
+    needs: needsJson(job.needs),
     onFinish: job.onFinish,
     version: job.version,
   }
@@ -540,16 +565,10 @@ export function storedOrThrow<J extends MinimalJob>(
     case 'unknown_notice_endpoint':
       throw unknownEndpoint(result.endpoint, '/onFinish')
     case 'unknown_dependency':
-      throw unknownDependency(`no job has the id ${result.jobId}`)
+      throw unknownDependency(`no job has the id ${result.jobId}`, job, result.jobId)
     default:
       throw new Error(`unknown result ${JSON.stringify(result satisfies never)}`)
   }
-}
-
-export function unknownDependency(message: string): AppError {
-  return new AppError('invalid_request', `/dependsOn: ${message}`, {
-    errors: [{ path: '/dependsOn', message }],
-  })
 }
 
 /** The 422 for a request that is valid except for a name in its body. */

@@ -1,6 +1,14 @@
 // The table of job routes.
 import { describe, expect, it } from 'vitest'
-import { at, type Body, CONCURRENT, heldReplies, soon, useApi } from '../support/api-fixture.ts'
+import {
+  at,
+  type Body,
+  CONCURRENT,
+  heldReplies,
+  NO_JOB,
+  soon,
+  useApi,
+} from '../support/api-fixture.ts'
 import { ENGINES } from '../support/engines.ts'
 
 describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
@@ -46,6 +54,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
       cost: 1,
       scheduleName: null,
       dependsOn: [],
+      needs: {},
       onFinish: null,
     })
     expect(await readJob(id)).toEqual(body)
@@ -145,6 +154,23 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     const { body } = await request('POST', '/jobs', text)
     const answer = await fetch(`${fixture.posthorn.url()}/jobs/${body.id}/payload`)
     expect(await answer.text()).toBe(payload)
+    expect(answer.headers.get('content-type')).toMatch(/^application\/json/)
+  })
+
+  it('GET /jobs/:id/inputs: the exact bytes, once they are made', async () => {
+    const held = heldReplies()
+    const endpoint = await fixture.endpoint(held.script)
+    const sink = await fixture.pulledEndpoint()
+    const first = await endpoint.enqueue()
+    const id = await sink.enqueue({ needs: { big: `${first}/result/big` } })
+    const read = (of: string) => request('GET', `/jobs/${of}/inputs`)
+    expect(await read(id)).toMatchObject({ status: 409, body: { code: 'job_state_conflict' } })
+    expect((await read(first)).body).toEqual({ inputs: {} })
+    expect((await read(NO_JOB)).status).toBe(404)
+    held.release({ body: '{"big": 12345678901234567890}' })
+    await soon(async () => expect((await read(id)).status).toBe(200))
+    const answer = await fetch(`${fixture.posthorn.url()}/jobs/${id}/inputs`)
+    expect(await answer.text()).toBe('{"inputs":{"big":12345678901234567890}}')
     expect(answer.headers.get('content-type')).toMatch(/^application\/json/)
   })
 

@@ -66,7 +66,7 @@ const TABLES = {
     ],
   },
   'job fields': {
-    files: /^job-fields/,
+    files: /^(job-fields|needs)/,
     rows: [
       'endpoint',
       'payload',
@@ -84,6 +84,7 @@ const TABLES = {
       'headers',
       'onFinish',
       'dependsOn',
+      'needs',
       'Idempotency-Key',
     ],
   },
@@ -98,6 +99,7 @@ const TABLES = {
       'GET /jobs',
       'GET /jobs/:id',
       'GET /jobs/:id/payload',
+      'GET /jobs/:id/inputs',
       'POST /jobs/:id/cancel',
       'POST /jobs/:id/retry',
       'PATCH /jobs/:id',

@@ -101,6 +101,28 @@ describe('a job', () => {
     expect(await typed.ended()).toBe(0)
   })
 
+  it('has its inputs after its payload, byte for byte, signed as one', DEADLINE, async () => {
+    const result = '{"id":12345678901234567890,"scale":1.0}'
+    handler.answerWith({ body: result })
+    const secret = newSecret()
+    await listening(['--secret', secret])
+    const first = await enqueue()
+    const needs = {
+      id: `${first}/result/id`,
+      none: { job: first, pointer: '/none', ifFailed: 'continue' },
+      whole: first,
+    }
+    const text = `{"endpoint":"${name}","payload":[1.0],"needs":${JSON.stringify(needs)}}`
+    const { id } = (await posthorn.request('POST', '/jobs', text, bearer)).body
+    await jobIn(id, 'succeeded')
+    const request = handler.requests.find(({ headers }) => headers['webhook-id'] === id)
+    const body = request?.body.toString() ?? ''
+    const inputs = `{"id":12345678901234567890,"none":null,"whole":${result}}`
+    expect(body).toBe(`{"payload":[1.0],"inputs":${inputs},"failedInputs":["none"]}`)
+    const headers = request?.headers as Record<string, string>
+    expect(() => new Webhook(secret).verify(body, headers)).not.toThrow()
+  })
+
   it('without a secret is signed with one that is shown', DEADLINE, async () => {
     const typed = await listening()
     const [secret = ''] = /whsec_\S+(?=,)/.exec(typed.stderr()) ?? []

@@ -15,6 +15,7 @@ export const JOB: Job = {
     cost: 1,
     scheduleName: null,
     dependsOn: [],
+    needs: {},
     onFinish: null,
     version: 3,
     attempts: [],

@@ -113,6 +113,26 @@ describe('jobs', () => {
     ])
   })
 
+  it('get the results that they need, and their bytes can be read', async () => {
+    const pulled = `${endpoint}-pulled`
+    await posthorn.endpoints.put(pulled, { url: null })
+    const { id } = await posthorn.enqueue({ endpoint: pulled, payload: 1 })
+    const items = await posthorn.enqueueBatch([
+      { endpoint, payload: 2, ...LATER, needs: { whole: id, n: { job: id, pointer: '/n' } } },
+      { endpoint, payload: 3, ...LATER, needs: { two: '#0' } },
+    ])
+    const [first = '', second = ''] = items.map((item) => item.id)
+    expect((await posthorn.get(second)).needs).toEqual({
+      two: { job: first, pointer: '', ifFailed: 'fail' },
+    })
+    await expect(posthorn.inputs(first)).rejects.toMatchObject({ code: 'job_state_conflict' })
+    const [claimed] = await posthorn.claim(pulled)
+    if (claimed === undefined) throw new Error('nothing was claimed')
+    await posthorn.complete(claimed, { n: 5 })
+    const inputs = Buffer.from(await posthorn.inputs(first)).toString()
+    expect(inputs).toBe('{"inputs":{"whole":{"n":5},"n":5}}')
+  })
+
   it('are listed page after page, newest first', async () => {
     const payloads = Array.from({ length: 7 }, (_, i) => ({ endpoint, payload: i, ...LATER }))
     const items = await posthorn.enqueueBatch(payloads)

@@ -91,6 +91,7 @@ export function newJob(store: Store, endpoint: string, fields: Partial<NewJob> =
     fairnessKey: null,
     cost: 1,
     dependsOn: [],
+    needs: [],
     onFinish: 'inherited',
     scheduleName: null,
     originKey: null,

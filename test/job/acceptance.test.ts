@@ -18,6 +18,7 @@ function decide(
     maxAttempts: null,
     onFinish: 'inherited',
     dependsOn: [],
+    needs: [],
     orderingKey: null,
     fairnessKey: null,
     cost: 1,
@@ -82,6 +83,29 @@ describe('what a job takes over when it is enqueued', () => {
     expect(decide({ dependsOn: ['d'] }, {}, states)).toEqual({
       kind: 'unknown_dependency',
       jobId: 'd',
+    })
+  })
+
+  it('what a job needs is waited for, too, unless it has failed and may', () => {
+    const states = { done: 'succeeded', works: 'running', off: 'cancelled' } as const
+    const need = (jobId: string, ifFailed: 'fail' | 'continue') => {
+      return { name: jobId, jobId, pointer: '', ifFailed }
+    }
+    const needs = [need('done', 'fail'), need('works', 'continue'), need('off', 'continue')]
+    expect(decide({ needs }, {}, states)).toMatchObject({
+      waitingFor: ['works'],
+      isDoomed: false,
+      isBlocked: true,
+    })
+    // Its inputs are not made yet.
+    expect(decide({ needs: [need('done', 'fail')] }, {}, states)).toMatchObject({
+      waitingFor: [],
+      isBlocked: true,
+    })
+    expect(decide({ needs: [need('off', 'fail')] }, {}, states)).toMatchObject({ isDoomed: true })
+    expect(decide({ needs: [need('gone', 'continue')] }, {}, states)).toEqual({
+      kind: 'unknown_dependency',
+      jobId: 'gone',
     })
   })
 })

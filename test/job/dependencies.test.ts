@@ -7,6 +7,7 @@ import {
   retryOrder,
 } from '../../src/job/dependencies.ts'
 import type { JobState } from '../../src/job/job.ts'
+import type { Need } from '../../src/job/needs.ts'
 
 const STATES: Record<string, JobState> = {
   ...{ waits: 'queued', works: 'running', done: 'succeeded', dead: 'dead', off: 'cancelled' },
@@ -25,9 +26,23 @@ describe('a job that waits', () => {
     // it.
     expect(check('off', 'waits', 'dead', 'gone')).toMatchObject({ failed: 'dead' })
   })
+
+  test('goes on without what has failed, if its needs say so', () => {
+    const needs = ['dead', 'gone'].map((id) => need(id, 'continue'))
+    expect(checkDependencies(['dead', 'waits', 'gone'], stateOf, needs)).toEqual({
+      unmet: ['waits'],
+      failed: null,
+    })
+    expect(checkDependencies(['dead', 'off'], stateOf, needs)).toMatchObject({ failed: 'off' })
+  })
 })
 
-const RETRYABLE = { state: 'dead', endpointAccepts: true } as const
+function need(jobId: string, ifFailed: Need['ifFailed'] = 'fail'): Need {
+  return { name: jobId, jobId, pointer: '', ifFailed }
+}
+
+const NEEDLESS = { needs: [], hasInputs: false }
+const RETRYABLE = { state: 'dead', endpointAccepts: true, ...NEEDLESS } as const
 
 function retry(unmet: string[], options: RetryOptions) {
   return decideRetry({ ...RETRYABLE, unmet }, stateOf, options)
@@ -36,7 +51,9 @@ function retry(unmet: string[], options: RetryOptions) {
 describe('a retry', () => {
   test('is for jobs that are dead or cancelled, at an endpoint that accepts jobs', () => {
     const of = (state: JobState, endpointAccepts = true) =>
-      decideRetry({ state, endpointAccepts, unmet: ['gone'] }, stateOf, { waives: false }).kind
+      decideRetry({ ...NEEDLESS, state, endpointAccepts, unmet: ['gone'] }, stateOf, {
+        waives: false,
+      }).kind
     for (const state of ['queued', 'running', 'succeeded'] as const) {
       expect(of(state, false)).toBe('refused')
     }
@@ -65,6 +82,21 @@ describe('a retry', () => {
     expect(retry(all, { waives: false })).toEqual({
       kind: 'dependency_failed',
       jobIds: lost,
+    })
+  })
+
+  test('never waives what the job needs, and waits for it whatever it had been', () => {
+    const needs = [need('works'), need('done'), need('off', 'continue')]
+    const of = (more: Need[], unmet: string[] = []) =>
+      decideRetry({ ...RETRYABLE, unmet, needs: [...needs, ...more] }, stateOf, { waives: true })
+    expect(of([], ['gone', 'works'])).toEqual({
+      kind: 'retry',
+      waitingFor: ['works'],
+      waived: ['gone'],
+    })
+    expect(of([need('dead')], ['gone', 'dead'])).toEqual({
+      kind: 'dependency_failed',
+      jobIds: ['dead'],
     })
   })
 })

@@ -118,6 +118,7 @@ const PROOFS: Record<Guard, Proof> = {
   claimable: HOLDS,
   blocked: HOLDS,
   dependencies_met: HOLDS,
+  inputs_made: HOLDS,
   slot_free: HOLDS,
   dependency_failed: HOLDS,
   sent_before: HOLDS,
@@ -129,6 +130,7 @@ const PROOFS: Record<Guard, Proof> = {
   endpoint_eligible: HOLDS,
   endpoint_gone: HOLDS,
   effects_done: HOLDS,
+  not_needed: HOLDS,
   purge_due: HOLDS,
 }
 

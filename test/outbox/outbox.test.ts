@@ -83,6 +83,22 @@ describe('a job that is inserted into the outbox', () => {
     expect(await bytes.text()).toBe('{"n": 1.0}')
   })
 
+  it('gets the result of a job that it needs', async () => {
+    const { posthorn, outbox, receiver } = fixture
+    receiver.answerWith({ body: '{"irn":12345678901234567890}' })
+    const first = outboxDocument({ endpoint: 'work', payload: 1 })
+    await outbox.insertOne(first)
+    await fixture.job(first._id, 'succeeded')
+    const needs = { irn: `${first._id}/result/irn` }
+    const second = outboxDocument({ endpoint: 'work', payload: 2, needs })
+    await outbox.insertOne(second)
+    await fixture.job(second._id, 'succeeded')
+    const request = receiver.requests.find(({ headers }) => headers['webhook-id'] === second._id)
+    expect(request?.body.toString()).toBe('{"payload":2,"inputs":{"irn":12345678901234567890}}')
+    receiver.answerWith(200)
+    expect((await posthorn.request('GET', `/jobs/${second._id}/inputs`)).status).toBe(200)
+  })
+
   it('keeps to its ordering key', async () => {
     const { outbox, receiver } = fixture
     const before = receiver.requests.length

@@ -13,6 +13,7 @@ import {
   Timestamp,
 } from 'mongodb'
 import { describe, expect, it, vi } from 'vitest'
+import { NO_JOB } from '../support/api-fixture.ts'
 import type { Process } from '../support/process.ts'
 import { until } from '../support/until.ts'
 import { SLOW_MS, useOutbox } from './fixture.ts'
@@ -35,6 +36,8 @@ describe('documents that cannot become jobs', () => {
       unknown: { endpoint: 'nowhere', payload: 1 },
       field: { endpoint: 'work', payload: 1, priorty: 3 },
       value: { endpoint: 'work', payload: 1, priority: 12 },
+      item: { endpoint: 'work', payload: 1, needs: { a: '#0' } },
+      gone: { endpoint: 'work', payload: 1, needs: { a: NO_JOB } },
       nan: { endpoint: 'work', payload: { a: [new Double(Number.NaN)] } },
       decimal: { endpoint: 'work', payload: Decimal128.fromString('NaN') },
       stamp: { endpoint: 'work', payload: { at: new Timestamp({ t: 1, i: 2 }) } },
@@ -66,6 +69,8 @@ describe('documents that cannot become jobs', () => {
       unknown: expect.stringMatching(/^endpoint_not_found: there is no endpoint "nowhere"/),
       field: 'invalid_request: /priorty: this field is unknown',
       value: expect.stringMatching(/^invalid_request: \/priority: /),
+      item: 'invalid_request: /needs/a: expected the id of a job',
+      gone: `invalid_request: /needs/a: no job has the id ${NO_JOB}`,
       nan: 'invalid_request: /payload/a/0 is NaN, which JSON cannot express',
       decimal: 'invalid_request: /payload is NaN, which JSON cannot express',
       stamp: 'invalid_request: /payload/at is a BSON Timestamp, which has no JSON form here',

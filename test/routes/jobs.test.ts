@@ -59,6 +59,7 @@ describe('a job that was enqueued', () => {
       cost: 1,
       scheduleName: null,
       dependsOn: [],
+      needs: {},
       timeout: null,
       retry: null,
       headers: {},

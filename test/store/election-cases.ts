@@ -104,8 +104,8 @@ export const OLD_READ: FaultName[] = ['old read', 'old read']
 const RELEASE_DEADLINE_MS = 12_000
 const LOOK_AGAIN_MS = 100
 const MAX_REPETITIONS = 3
-/** Marks that lead to work at once. Without them, that work is done later. */
-const MARKS = ['hasDependents', 'effectsPending', 'freedAt']
+/** Marks that lead to work at once, or let it wait. Without them, that work is done later. */
+const MARKS = ['hasDependents', 'effectsPending', 'freedAt', 'neededCount', 'keptUntil']
 /**
  * These calls do many things, each of which is complete in itself. A repeated call does the rest.
  */

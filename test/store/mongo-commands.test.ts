@@ -46,7 +46,7 @@ const OPERATORS = new Set(
   (
     '$eq $ne $in $gt $gte $lt $lte $not $exists $and $or ' +
     '$set $unset $inc $min $max $push $pull $each $slice $position $setOnInsert ' +
-    '$match $project $sort $limit $group $unionWith $replaceWith $merge ' +
+    '$match $project $sort $limit $group $unionWith $unwind $replaceWith $merge ' +
     '$mergeObjects $literal $sum $add $bsonSize $type $cond $first'
   ).split(' '),
 )

@@ -18,10 +18,12 @@ const BY_ID_ALONE = 'a client, a dependency or a finish effect names a job by it
 const ALL_ENDPOINTS =
   'it is about the jobs of all endpoints: the sweep, or a worker that looks for work'
 const LIST = 'a list over all endpoints'
+const WAITING = 'the jobs that wait may be of any endpoint'
 
 /** Method, collection and conditions of each command that goes to every shard, and the reason. */
 const TO_EVERY_SHARD: Record<string, string> = {
-  'aggregate posthorn_jobs: effectsPending, finishedAt, hasKey, state': ALL_ENDPOINTS,
+  'aggregate posthorn_jobs: awaitsInputs, needs.jobId, state': WAITING,
+  'aggregate posthorn_jobs: effectsPending, finishedAt, hasKey, keptUntil, state': ALL_ENDPOINTS,
   'aggregate posthorn_jobs: effectsPending, state': ALL_ENDPOINTS,
   'aggregate posthorn_jobs: endpoint, state': ALL_ENDPOINTS,
   'aggregate posthorn_jobs: expiresAt, state': ALL_ENDPOINTS,
@@ -37,7 +39,7 @@ const TO_EVERY_SHARD: Record<string, string> = {
   'find posthorn_jobs: _id, state': BY_ID_ALONE,
   'find posthorn_jobs: _id, tags': LIST,
   'find posthorn_jobs: dedupeKey': LIST,
-  'find posthorn_jobs: effectsPending, finishedAt, hasKey, state': ALL_ENDPOINTS,
+  'find posthorn_jobs: effectsPending, finishedAt, hasKey, keptUntil, state': ALL_ENDPOINTS,
   'find posthorn_jobs: effectsPending, state': ALL_ENDPOINTS,
   'find posthorn_jobs: endpoint, state': ALL_ENDPOINTS,
   'find posthorn_jobs: expiresAt, state': ALL_ENDPOINTS,
@@ -45,9 +47,10 @@ const TO_EVERY_SHARD: Record<string, string> = {
   'find posthorn_jobs: leaseExpiresAt, phase, state': ALL_ENDPOINTS,
   'find posthorn_jobs: recheckAt, state': ALL_ENDPOINTS,
   'find posthorn_jobs: state': LIST,
-  'find posthorn_jobs: state, waitingFor': 'the jobs that wait may be of any endpoint',
+  'find posthorn_jobs: state, waitingFor': WAITING,
   'find posthorn_jobs: tags': LIST,
-  // The only write of markDependedOn.
+  // The only writes of keepNeeded and markDependedOn.
+  'update posthorn_jobs: _id': BY_ID_ALONE,
   'update posthorn_jobs: _id, state': BY_ID_ALONE,
 }
 
@@ -135,9 +138,10 @@ test('the commands that go to every shard are those that are listed', () => {
   expect([...new Set(shapes)].sort()).toEqual(Object.keys(TO_EVERY_SHARD).sort())
 })
 
-test('every write of a job names its endpoint, but for the mark of a dependency', () => {
+test('every write of a job names its endpoint, but for the marks of what others wait for', () => {
   const writes = everything().filter(({ isWrite }) => isWrite)
   const others = writes.filter(({ namesEndpoint }) => !namesEndpoint).map(({ shape }) => shape)
   expect(writes.length).toBeGreaterThan(20)
-  expect(new Set(others)).toEqual(new Set([`update ${COLLECTIONS.jobs}: _id, state`]))
+  const marks = ['_id', '_id, state'].map((fields) => `update ${COLLECTIONS.jobs}: ${fields}`)
+  expect(new Set(others)).toEqual(new Set(marks))
 })

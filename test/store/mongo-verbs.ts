@@ -25,6 +25,7 @@ import {
   sweep,
   sweepClean,
 } from '../contract/fixtures.ts'
+import { neededForLong, needOf } from '../contract/lifecycle-cases/needs-cases.ts'
 import { until } from '../support/until.ts'
 import { useRecordVerbs } from './record-verbs.ts'
 
@@ -74,6 +75,8 @@ export async function useEveryVerb(store: Store, other: Store): Promise<void> {
   const createdAt = now - 2 * DAY_MS
   const [old = ''] = await enqueueMany(store, keyed, 1, { createdAt })
   await store.cancel([old])
+  // The first sweep with a job to purge finds that it is needed.
+  const needed = await neededForLong(other)
   const unused = await addEndpoint(store)
   await store.deleteEndpoint(unused, { force: false, ifVersion: null })
   await until(async () => {
@@ -90,6 +93,7 @@ export async function useEveryVerb(store: Store, other: Store): Promise<void> {
   await useLateVerbs(store)
   await readAll(store, endpoint, first.jobId)
   await useRecordVerbs(store, keyed)
+  await useNeeds(store, needed.jobId)
 }
 
 /**
@@ -122,6 +126,7 @@ async function readAll(store: Store, endpoint: string, jobId: string): Promise<v
   await store.getJob(jobId)
   await store.getJobWithAttempts(jobId)
   await store.getPayload(jobId)
+  await store.getInputs(jobId)
   await store.finalAmong([jobId])
   await store.due(null)
   await store.due(now - 5_000)
@@ -311,6 +316,30 @@ async function useAftermath(store: Store): Promise<void> {
   await store.deleteJob(first)
   await enqueueMany(store, endpoint, 1, { orderingKey: 'k' })
   await store.sweep({ limit: 10, reclaim: true })
+}
+
+/** Jobs that get results of others: small and large ones, in order, again, and not at all. */
+async function useNeeds(store: Store, needed: string): Promise<void> {
+  const [base, endpoint] = [await addEndpoint(store), await addEndpoint(store)]
+  const [first = '', second = ''] = await enqueueMany(store, base, 2)
+  const [small, large] = [needOf(first), needOf(second, { name: 'large' })]
+  const absent = needOf(first, { pointer: '/absent' })
+  await enqueueMany(store, endpoint, 1, { needs: [small] })
+  const [last = ''] = await enqueueMany(store, endpoint, 1, { needs: [small, large] })
+  await enqueueMany(store, endpoint, 1, { needs: [absent] })
+  await enqueueMany(store, endpoint, 1, { needs: [small], orderingKey: 'k' })
+  await enqueueMany(store, endpoint, 1, { needs: [absent], orderingKey: 'k' })
+  await store.settle([success(store, await claimOne(store, base))])
+  await store.deleteJob(first)
+  const claimed = await claimOne(store, base)
+  await store.settle([{ ...success(store, claimed), result: LARGE.toString() }])
+  await store.settle((await claimFrom(store, endpoint, 4)).map((job) => burial(store, job)))
+  await store.getInputs(last)
+  await store.retry([last])
+  await enqueueMany(store, endpoint, 1, { needs: [large] })
+  await enqueueMany(store, endpoint, 1, { inputs: LARGE })
+  await store.deleteJob(second)
+  await store.deleteJob(needed)
 }
 
 async function useDedupe(store: Store): Promise<void> {

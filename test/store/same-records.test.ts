@@ -9,7 +9,7 @@ import { completing, expiring, purging, settling } from './parity/attempt-script
 import { differencesOf } from './parity/differences.ts'
 import { admitting, endpoints } from './parity/endpoint-scripts.ts'
 import { play, type Recorded, type Script } from './parity/fixture.ts'
-import { deleting, depending, noticing, ordering } from './parity/flow-scripts.ts'
+import { deleting, depending, needing, noticing, ordering } from './parity/flow-scripts.ts'
 import { randomScripts, scriptOf } from './parity/random-script.ts'
 import { commanding, deduplicating, enqueueing } from './parity/request-scripts.ts'
 
@@ -25,7 +25,7 @@ const RANDOM_DEADLINE_MS = 3_600_000
 
 const SCRIPTS: Record<string, Script> = {
   ...{ enqueueing, deduplicating, commanding, settling, completing, expiring, purging },
-  ...{ depending, ordering, noticing, deleting, endpoints, admitting },
+  ...{ depending, needing, ordering, noticing, deleting, endpoints, admitting },
 }
 
 describe.each(Object.entries(SCRIPTS))('%s', (_, script) => {

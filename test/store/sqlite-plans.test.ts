@@ -14,6 +14,7 @@ import * as enqueue from '../../src/store/sqlite/enqueue.ts'
 import * as enqueueConflicts from '../../src/store/sqlite/enqueue-conflicts.ts'
 import * as fairnessKeys from '../../src/store/sqlite/fairness-keys.ts'
 import * as finishEffects from '../../src/store/sqlite/finish-effects.ts'
+import * as inputs from '../../src/store/sqlite/inputs.ts'
 import * as jobRow from '../../src/store/sqlite/job-row.ts'
 import * as jobs from '../../src/store/sqlite/jobs.ts'
 import * as keyLimits from '../../src/store/sqlite/key-limits.ts'
@@ -29,7 +30,7 @@ import * as turns from '../../src/store/sqlite/turns.ts'
 
 const MODULES = [
   ...[admission, blockedJobs, claim, commands, deletedEndpoints, endpoints, enqueue],
-  ...[enqueueConflicts, fairnessKeys, finishEffects, jobRow, jobs, keyLimits, keyRests],
+  ...[enqueueConflicts, fairnessKeys, finishEffects, inputs, jobRow, jobs, keyLimits, keyRests],
   ...[keySettings, leases, settle, sharedLimits, stats, sweep, turns],
 ]
 
@@ -102,6 +103,7 @@ const EXPECTED_INDEX: [string, string, string][] = [
   ['expired leases', sweep.EXPIRED_LEASES, 'jobs_leased (lease_boot=? AND lease_mono<?)'],
   ['expired', sweep.EXPIRED_JOBS, 'COVERING INDEX jobs_expiring'],
   ['purgeable', sweep.PURGEABLE, 'INDEX jobs_purgeable'],
+  ['needed by', inputs.NEEDED_BY, 'PRIMARY KEY (needed=?)'],
   [
     'idempotency key',
     enqueueConflicts.JOB_BY.key,

@@ -18,6 +18,7 @@ function parts(ofEndpoint = {}, ofJob = {}): RequestParts {
       attemptsLeft: 2,
       runAt: NOW - 1_500,
       payload: PAYLOAD,
+      inputs: null,
       scheduleName: null,
       hops: 2,
     },

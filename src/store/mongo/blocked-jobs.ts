@@ -18,6 +18,13 @@ import {
 } from './connection.ts'
 import { guardOf, reportDeaths } from './guards.ts'
 import {
+  AWAITING_FIELDS,
+  type AwaitingJob,
+  failInputs,
+  makeInputsOf,
+  type WithInputs,
+} from './inputs.ts'
+import {
   atEndpoints,
   BY_ID,
   failureFields,
@@ -32,7 +39,10 @@ import {
 const MAX_CHECKED = 200
 /** A round over all blocked jobs begins at most this often. It only reads, unless it finds some. */
 const ROUND_EVERY_MS = 10_000
-const BLOCKED_FIELDS = { endpoint: 1, orderingKey: 1, waitingFor: 1 } as const
+const BLOCKED_FIELDS = {
+  ...{ endpoint: 1, orderingKey: 1, waitingFor: 1 },
+  ...AWAITING_FIELDS,
+} as const
 
 export type BlockedJob = Pick<JobDocument, '_id' | keyof typeof BLOCKED_FIELDS>
 
@@ -66,13 +76,15 @@ const KEYS_PER_COMMAND = 64
  */
 const MAX_ROUNDS = 3
 
-type Head = Pick<JobDocument, '_id' | 'endpoint' | 'state' | 'waitingFor'> & { orderingKey: string }
+type Head = AwaitingJob & Pick<JobDocument, 'state' | 'waitingFor'> & { orderingKey: string }
 
 interface FilledSlots {
   /** How many became claimable. */
   promotedCount: number
   /** Heads that wait for their dependencies: neither they nor the jobs behind them get the slot. */
   waiting: Head[]
+  /** Ids of those whose inputs cannot be made, and that are dead now. */
+  failed: string[]
 }
 
 /**
@@ -99,7 +111,8 @@ export async function markDependedOn(
 /**
  * Removes the dependencies that have succeeded, and promotes the jobs that wait for nothing more.
  *
- * @param fails whether jobs that wait for a dead, cancelled or purged job become dead
+ * @param fails whether jobs become dead that wait for a dead, cancelled or purged job, or whose
+ * inputs cannot be made
  */
 export async function checkBlocked(
   context: MongoContext,
@@ -114,7 +127,12 @@ export async function checkBlocked(
   )
   const checks = blocked.map((job) => {
     const { waitingFor = [] } = job
-    return { job, waitingFor, ...checkDependencies(waitingFor, (id) => states.get(id) ?? null) }
+    const { unmet, failed } = checkDependencies(
+      waitingFor,
+      (id) => states.get(id) ?? null,
+      job.needs,
+    )
+    return { job, waitingFor, unmet, failed }
   })
   const lost = checks.flatMap(({ job: { _id, endpoint }, failed: dependency }) =>
     dependency === null ? [] : [{ _id, endpoint, dependency }],
@@ -129,18 +147,25 @@ export async function checkBlocked(
   )
   const ready = checks.flatMap(({ job, unmet }) => (unmet.length === 0 ? [job] : []))
   const failed = fails ? await failDependents(context, lost, deadline) : []
-  const promotedCount = await promote(context, ready, deadline)
+  const promoted = await promote(context, ready, { fails }, deadline)
+  const { promotedCount } = promoted
+  failed.push(...promoted.failed)
   return { promotedCount, isChanged: isTaken || promotedCount + failed.length > 0, failed }
 }
 
-/** Gives the slot of each key to its earliest job that is not final: its head. */
+/**
+ * Gives the slot of each key to its earliest job that is not final: its head.
+ *
+ * @param fails as of checkBlocked
+ */
 export async function fillOrderingSlots(
   context: MongoContext,
   keys: OrderingKey[],
+  { fails }: { fails: boolean },
   deadline: Deadline,
 ): Promise<FilledSlots> {
   let open = [...new Map(keys.map((key) => [textOf(key), key])).values()]
-  const slots: FilledSlots = { promotedCount: 0, waiting: [] }
+  const slots: FilledSlots = { promotedCount: 0, waiting: [], failed: [] }
   for (let round = 0; open.length > 0 && round < MAX_ROUNDS; round++) {
     const blocked = (await headsOf(context, open, deadline)).filter(
       ({ state }) => state === 'blocked',
@@ -149,8 +174,17 @@ export async function fillOrderingSlots(
     const free = blocked.filter(isFree)
     slots.waiting.push(...blocked.filter((head) => !isFree(head)))
     if (free.length === 0) break
-    const { count, refused } = await giveSlots(context, free, deadline)
-    slots.promotedCount += count
+    const refused: Head[] = []
+    const give = async (heads: Head[], made: WithInputs<Head>[] = []) => {
+      const given = await giveSlots(context, heads, made, deadline)
+      slots.promotedCount += given.count
+      refused.push(...given.refused)
+    }
+    const awaiting = free.filter(({ awaitsInputs }) => awaitsInputs)
+    const others = free.filter(({ awaitsInputs }) => !awaitsInputs)
+    if (others.length > 0) await give(others)
+    const unmade = await makeInputsOf(context, awaiting, (made) => give([], made), deadline)
+    if (fails) slots.failed.push(...(await failInputs(context, unmade, deadline)))
     open = await blockLaterJobs(context, refused, deadline)
   }
   return slots
@@ -367,14 +401,19 @@ function byDependency(pairs: Pair[]): [string, Pair[]][] {
 async function promote(
   context: MongoContext,
   ready: BlockedJob[],
+  { fails }: { fails: boolean },
   deadline: Deadline,
-): Promise<number> {
-  const unordered = ready.filter(({ orderingKey }) => orderingKey === undefined)
+): Promise<Pick<Checked, 'promotedCount' | 'failed'>> {
+  const free = ready.filter(({ orderingKey }) => orderingKey === undefined)
+  const unordered = free.filter(({ awaitsInputs }) => !awaitsInputs)
+  const awaiting = free.filter(({ awaitsInputs }) => awaitsInputs)
   const keys = ready.flatMap(({ endpoint, orderingKey }): OrderingKey[] =>
     orderingKey === undefined ? [] : [{ endpoint, orderingKey }],
   )
   const now = nowOf(context)
-  let { promotedCount } = await fillOrderingSlots(context, keys, deadline)
+  const slots = await fillOrderingSlots(context, keys, { fails }, deadline)
+  const { failed } = slots
+  let { promotedCount } = slots
   if (unordered.length > 0) {
     const { modifiedCount } = await run(deadline, (limit) =>
       context.jobs.updateMany(
@@ -385,8 +424,46 @@ async function promote(
     )
     promotedCount += modifiedCount
   }
+  const write = async (some: WithInputs<BlockedJob>[]) => {
+    const updates = some.map((made) => promotion(made.job, { now, made }))
+    const { modifiedCount } = await run(deadline, (limit) =>
+      context.jobs.bulkWrite(updates, { ordered: false, ...limit }),
+    )
+    promotedCount += modifiedCount
+  }
+  const unmade = await makeInputsOf(context, awaiting, write, deadline)
+  if (fails) failed.push(...(await failInputs(context, unmade, deadline)))
   if (promotedCount > 0) context.notifyWork()
-  return promotedCount
+  return { promotedCount, failed }
+}
+
+/** @param made of a job that awaits its inputs; `slot`: its ordering key */
+function promotion(
+  { _id, endpoint, inputsId }: AwaitingJob,
+  { now, made, slot }: { now: Date; made?: WithInputs<AwaitingJob> | undefined; slot?: string },
+): AnyBulkWriteOperation<JobDocument> {
+  const queued = {
+    state: 'queued' as const,
+    ...(slot === undefined ? {} : { orderingSlot: slot }),
+    ...{ freedAt: now, promotedAt: now },
+  }
+  const guard = guardOf('promote', { now, makesInputs: made !== undefined })
+  if (made === undefined) {
+    const update = { $set: queued, $inc: { version: 1 } }
+    return { updateOne: { filter: { _id, endpoint, ...guard }, update, ...BY_ID } }
+  }
+  return {
+    updateOne: {
+      // The inputs that it had before are still those that were read.
+      filter: { _id, endpoint, ...guard, inputsId: inputsId ?? { $exists: false } },
+      update: {
+        $set: { ...queued, ...made.$set },
+        $unset: made.$unset,
+        $inc: { version: 1, payloadBytes: made.moreBytes },
+      },
+      ...BY_ID,
+    },
+  }
 }
 
 async function headsOf(
@@ -420,33 +497,22 @@ function headPipeline({ endpoint, orderingKey }: OrderingKey): Document[] {
     { $match: { endpoint, orderingKey, state: { $in: [...QUEUED_STATES, 'running'] } } },
     { $sort: { _id: 1 } },
     { $limit: 1 },
-    { $project: { endpoint: 1, orderingKey: 1, state: 1, waitingFor: 1 } },
+    { $project: { ...BLOCKED_FIELDS, state: 1 } },
   ]
 }
 
 /** `refused`: another job of the key has the slot. */
 async function giveSlots(
   context: MongoContext,
-  heads: Head[],
+  plain: Head[],
+  made: WithInputs<Head>[],
   deadline: Deadline,
 ): Promise<{ count: number; refused: Head[] }> {
   const now = new Date(context.clock.now())
-  const guard = guardOf('promote', { now })
-  const updates = heads.map(({ _id, endpoint, orderingKey }) => ({
-    updateOne: {
-      filter: { _id, endpoint, ...guard },
-      update: {
-        $set: {
-          state: 'queued' as const,
-          orderingSlot: orderingKey,
-          freedAt: now,
-          promotedAt: now,
-        },
-        $inc: { version: 1 },
-      },
-      ...BY_ID,
-    },
-  }))
+  const heads = [...plain, ...made.map(({ job }) => job)]
+  const updates = heads.map((head, i) =>
+    promotion(head, { now, made: made[i - plain.length], slot: head.orderingKey }),
+  )
   try {
     const { modifiedCount } = await run(deadline, (limit) =>
       context.jobs.bulkWrite(updates, { ordered: false, ...limit }),

@@ -1,9 +1,9 @@
-// Bodies: the payloads and results that are stored apart from their jobs, because they are large. A
-// body never changes. Its job names it by its id, and a new payload is a new body, so that a reader
-// gets the payload of the version of the job that it read. A body is stored before the write that
-// names it, and deleted after the write that removes its name from the job, so that a job never
-// lacks its body. A crash between two writes leaves a body that no job names: an orphan, which a
-// sweep deletes.
+// Bodies: the payloads, inputs and results that are stored apart from their jobs, because they are
+// large. A body never changes. Its job names it by its id, and a new payload is a new body, so that
+// a reader gets the payload of the version of the job that it read. A body is stored before the
+// write that names it, and deleted after the write that removes its name from the job, so that a
+// job never lacks its body. A crash between two writes leaves a body that no job names: an orphan,
+// which a sweep deletes.
 import type { Filter } from 'mongodb'
 import { StoreUnavailable } from '../store-errors.ts'
 import { type Deadline, type MongoContext, run, startDeadline } from './connection.ts'
@@ -37,7 +37,9 @@ export interface OrphanSearch {
 
 type BodyName = Pick<BodyDocument, '_id' | 'endpoint'>
 type Naming = Pick<JobDocument, 'endpoint'> &
-  Partial<Pick<JobDocument, 'payload' | 'payloadId' | 'result' | 'resultId'>>
+  Partial<
+    Pick<JobDocument, 'payload' | 'inputs' | 'result' | `${'payload' | 'inputs' | 'result'}Id`>
+  >
 
 export async function storeBodies(
   context: MongoContext,
@@ -49,13 +51,14 @@ export async function storeBodies(
 }
 
 /** The bodies that this job names. */
-export function bodiesOf({ endpoint, payloadId, resultId }: Naming): BodyName[] {
-  return [payloadId, resultId].flatMap((_id) => (_id === undefined ? [] : [{ _id, endpoint }]))
+export function bodiesOf({ endpoint, payloadId, inputsId, resultId }: Naming): BodyName[] {
+  const names = [payloadId, inputsId, resultId]
+  return names.flatMap((_id) => (_id === undefined ? [] : [{ _id, endpoint }]))
 }
 
 /**
- * The documents with their payloads and results, as far as they were read. Those whose body is no
- * longer stored are left out: their job has changed since it was read, or is deleted.
+ * The documents with their payloads, inputs and results, as far as they were read. Those whose body
+ * is no longer stored are left out: their job has changed since it was read, or is deleted.
  */
 export async function withBodies<T extends Naming>(
   context: MongoContext,
@@ -80,12 +83,13 @@ export async function withBodies<T extends Naming>(
   )
   const bytesById = new Map(found.map(({ _id, bytes }) => [_id, bytes]))
   return documents.flatMap((document) => {
-    const { payloadId, resultId } = document
+    const { payloadId, inputsId, resultId } = document
     if (!bodiesOf(document).every(({ _id }) => bytesById.has(_id))) return []
     const payload = payloadId === undefined ? document.payload : bytesById.get(payloadId)
+    const inputs = inputsId === undefined ? document.inputs : bytesById.get(inputsId)
     const bytes = resultId === undefined ? undefined : bytesById.get(resultId)
     const result = bytes === undefined ? document.result : Buffer.from(bytes).toString()
-    return [{ ...document, payload, result } as Whole<T>]
+    return [{ ...document, payload, inputs, result } as Whole<T>]
   })
 }
 
@@ -93,7 +97,7 @@ export async function withBodies<T extends Naming>(
 export async function readWhole(
   context: MongoContext,
   filter: Filter<JobDocument>,
-  { count, projection = {} }: { count: number; projection?: Record<string, 1> },
+  { count, projection = {} }: { count: number; projection?: Record<string, 0 | 1> },
   deadline: Deadline,
 ): Promise<Whole<JobDocument>[]> {
   for (let round = 0; round < MAX_ROUNDS; round++) {
@@ -156,7 +160,7 @@ export async function deleteOrphans(context: MongoContext, search: OrphanSearch)
       .find(
         { _id: { $in: jobIds } },
         {
-          projection: { endpoint: 1, payloadId: 1, resultId: 1 },
+          projection: { endpoint: 1, payloadId: 1, inputsId: 1, resultId: 1 },
           batchSize: jobIds.length + 1,
           ...BY_ID,
           ...limit,

@@ -519,6 +519,7 @@ function claimedJobOf(
     leaseId,
     endpoint,
     payload: ownBytes(document.payload),
+    inputs: document.inputs === undefined ? null : ownBytes(document.inputs),
     attemptNumber: document.attemptCount,
     attemptsLeft: document.attemptsLeft,
     maxAttempts: document.maxAttempts,

@@ -30,6 +30,7 @@ import {
 } from './connection.ts'
 import { runFinishEffects, tryFinishEffects } from './finish-effects.ts'
 import { guardOf } from './guards.ts'
+import { AWAITING_FIELDS, announceNeeds, keepNeeded, neededBy } from './inputs.ts'
 import {
   type AttemptDocument,
   attemptOf,
@@ -66,6 +67,7 @@ const COMMAND_FIELDS = {
   orderingKey: 1,
   effectsPending: 1,
   waitingFor: 1,
+  ...AWAITING_FIELDS,
   'attempts.writeId': 1,
   ...PLACE_FIELDS,
 } as const
@@ -112,14 +114,15 @@ const EDIT_FIELDS = {
   runAt: 1,
   expiresAt: 1,
   payloadId: 1,
+  inputsBytes: 1,
   ...PLACE_FIELDS,
 } as const
 
 type EditedJob = Pick<JobDocument, '_id' | keyof typeof EDIT_FIELDS>
 
 const DELETE_FIELDS = {
-  ...{ endpoint: 1, state: 1, version: 1, payloadId: 1, resultId: 1 },
-  ...HELD_FIELDS,
+  ...{ endpoint: 1, state: 1, version: 1, payloadId: 1, inputsId: 1, resultId: 1 },
+  ...{ neededCount: 1, ...HELD_FIELDS },
 } as const
 
 export async function cancel(context: MongoContext, ids: string[]): Promise<CommandResult[]> {
@@ -196,7 +199,10 @@ export async function retry(
       }
       const endpointAccepts = accepting.has(job.endpoint)
       const decision = decideRetry(
-        { state, endpointAccepts, unmet: job.waitingFor ?? [] },
+        {
+          ...{ state, endpointAccepts, unmet: job.waitingFor ?? [], needs: job.needs ?? [] },
+          hasInputs: job.inputsBytes !== undefined,
+        },
         (id) => states.get(id) ?? null,
         options,
       )
@@ -211,7 +217,8 @@ export async function retry(
     onWritten(job, { update: { $set } }) {
       // From here on, later jobs of this call may wait for this job.
       states.set(job._id, 'queued')
-      queued.push({ ...job, waitingFor: $set?.waitingFor ?? [] })
+      const needsInputs = job.needs === undefined ? {} : { awaitsInputs: true as const }
+      queued.push({ ...job, ...needsInputs, waitingFor: $set?.waitingFor ?? [] })
     },
   })
   if (queued.length > 0) await unblockRetried(context, queued)
@@ -281,14 +288,16 @@ export async function deleteJob(
       context.jobs.findOne({ _id: id }, { projection: DELETE_FIELDS, ...limit }),
     )
     if (seen === null) return { kind: 'not_found' }
-    const { endpoint, version } = seen
+    const { endpoint, version, neededCount = null } = seen
     if (ifVersion !== null && version !== ifVersion) return { kind: 'stale', version }
     if (!isFinalState(seen.state)) return { kind: 'refused', state: stateOf(seen.state) }
+    const needing = (await neededBy(context, [seen], deadline)).get(id)
+    if (needing !== undefined) return { kind: 'needed', jobId: needing }
     await wakeBeforeDelete(context, [seen], deadline)
     const { deletedCount } = await run(deadline, (limit) =>
       context.jobs.deleteOne(
         // The bodies that were read are those of this version.
-        { _id: id, endpoint, version, ...guardOf('delete', { now: nowOf(context) }) },
+        { _id: id, endpoint, version, ...guardOf('delete', { now: nowOf(context), neededCount }) },
         { ...BY_ID, ...limit },
       ),
     )
@@ -328,8 +337,16 @@ async function statesOfUnmet(
   seen: CommandJob[],
   deadline: Deadline,
 ): Promise<Map<string, JobState>> {
-  const unmet = [...new Set(seen.flatMap(({ waitingFor = [] }) => waitingFor))]
+  const unmet = [
+    ...new Set(
+      seen.flatMap(({ waitingFor = [], needs = [] }) => [
+        ...waitingFor,
+        ...needs.map(({ jobId }) => jobId),
+      ]),
+    ),
+  ]
   await markDependedOn(context, unmet, deadline)
+  await announceNeeds(context, seen, deadline)
   return statesOf(context, unmet, deadline)
 }
 
@@ -339,26 +356,31 @@ async function unblockRetried(context: MongoContext, queued: BlockedJob[]): Prom
   const keys = queued.flatMap(({ endpoint, orderingKey }): OrderingKey[] =>
     orderingKey === undefined ? [] : [{ endpoint, orderingKey }],
   )
-  const waiting = queued.filter(({ waitingFor = [] }) => waitingFor.length > 0)
+  await keepNeeded(context, queued, deadline)
+  const waiting = queued.filter(
+    ({ waitingFor = [], awaitsInputs, orderingKey }) =>
+      waitingFor.length > 0 || (awaitsInputs && orderingKey === undefined),
+  )
   const ordered = waiting.flatMap(({ orderingKey, ...job }) =>
     orderingKey === undefined ? [] : [{ ...job, orderingKey }],
   )
   await blockLaterJobs(context, ordered, deadline)
-  await fillOrderingSlots(context, keys, deadline)
+  await fillOrderingSlots(context, keys, { fails: false }, deadline)
   // A dependency may have succeeded since it was read. One that died is left to the sweep.
   if (waiting.length > 0) await checkBlocked(context, waiting, { fails: false }, deadline)
   context.notifyWork()
 }
 
 function retryUpdate(seen: CommandJob, waitingFor: string[], now: Date): UpdateFilter<JobDocument> {
-  const { dedupeKey, orderingKey, fairnessKey, maxAttempts } = seen
+  const { dedupeKey, orderingKey, fairnessKey, maxAttempts, needs } = seen
   const waits = waitingFor.length > 0
-  const isBlocked = waits || orderingKey !== undefined
+  const isBlocked = waits || orderingKey !== undefined || needs !== undefined
   return {
     $set: {
       state: isBlocked ? 'blocked' : 'queued',
       ...(isBlocked ? { recheckAt: new Date(0) } : {}),
       ...(waits ? { waitingFor } : {}),
+      ...(needs === undefined ? {} : { awaitsInputs: true as const }),
       ...(fairnessKey === undefined ? {} : { turn: ALARM }),
       ...(dedupeKey === undefined ? {} : { dedupeHolder: dedupeKey }),
       runAt: now,
@@ -375,7 +397,10 @@ function retryUpdate(seen: CommandJob, waitingFor: string[], now: Date): UpdateF
       hasDependents: true,
       effectsPending: true,
     },
-    $unset: { finishedAt: '', superseded: '', ...(waits ? {} : { waitingFor: '' }) },
+    $unset: {
+      ...{ finishedAt: '', superseded: '', failureJobId: '' },
+      ...(waits ? {} : { waitingFor: '' }),
+    },
     $inc: { version: 1 },
   }
 }
@@ -499,7 +524,7 @@ function editUpdate(
         ? {}
         : {
             ...payloadFields(payload, body),
-            payloadBytes: payload.byteLength,
+            payloadBytes: payload.byteLength + (seen.inputsBytes ?? 0),
             payloadChanged: true as const,
           }),
     },

@@ -6,7 +6,7 @@ import { type DedupeDecision, decideDedupe } from '../../job/dedupe.ts'
 import type { IsMinimal, MinimalJob, NewJob } from '../../job/job.ts'
 import type { EnqueueResult } from '../store.ts'
 import { StoreUnavailable } from '../store-errors.ts'
-import { bodiesOf, deleteBodies, readWhole, storeBodies } from './bodies.ts'
+import { deleteBodies, readWhole, storeBodies } from './bodies.ts'
 import { type Deadline, isDuplicateKey, type MongoContext, nowOf, run } from './connection.ts'
 import { guardOf } from './guards.ts'
 import {
@@ -23,9 +23,11 @@ import {
 } from './job-document.ts'
 import { closeGaps, joinAgain } from './turns.ts'
 
-const WITHOUT_PAYLOAD = { payload: 0 } as const
+const WITHOUT_PAYLOAD = { payload: 0, inputs: 0 } as const
 /** The large fields, which only the whole job needs. */
-const WITHOUT_CONTENT = { payload: 0, result: 0, attempts: 0, headers: 0, metadata: 0 } as const
+const WITHOUT_CONTENT = {
+  ...{ payload: 0, inputs: 0, result: 0, attempts: 0, headers: 0, metadata: 0 },
+} as const
 const MINIMAL = { state: 1, version: 1 } as const
 
 type WholeHolder = Omit<JobDocument, keyof typeof WITHOUT_PAYLOAD>
@@ -347,7 +349,9 @@ async function applyDedupe(
       await storeBodies(context, own, deadline)
       const update = replacement(context, job, holder, payloadFields(job.payload, body))
       const document = await updateOwner(context, filter, update, isMinimal(index), deadline)
-      await deleteBodies(context, document === null ? own : bodiesOf(holder), deadline)
+      const { endpoint, payloadId } = holder
+      const replaced = payloadId === undefined ? [] : [{ _id: payloadId, endpoint }]
+      await deleteBodies(context, document === null ? own : replaced, deadline)
       if (document === null) return RACED
       await closeGaps(context, [holder])
       return { kind: 'replaced', job: jobOfOwner(context, document, job.payload) }
@@ -396,7 +400,7 @@ function replacement(
     $set: {
       ...(job.idempotency === null ? {} : { hasKey: true }),
       ...payload,
-      payloadBytes: job.payload.byteLength,
+      payloadBytes: job.payload.byteLength + (holder.inputsBytes ?? 0),
       payloadChanged: true,
       runAt,
       firstRunAt: runAt,

@@ -13,6 +13,7 @@ import {
   newlyQueuedMinimal,
 } from '../../job/acceptance.ts'
 import type { IsMinimal, JobState, MinimalJob, NewJob } from '../../job/job.ts'
+import { dependenciesOf } from '../../job/needs.ts'
 import { type EnqueueResult, MAX_ENQUEUE_BATCH, STORE_DEADLINE_MS } from '../store.ts'
 import { StoreUnavailable } from '../store-errors.ts'
 import { type BlockedJob, checkBlocked, markDependedOn } from './blocked-jobs.ts'
@@ -40,6 +41,7 @@ import {
   refusedBy,
   resolve,
 } from './enqueue-conflicts.ts'
+import { announceNeeds, keepNeeded } from './inputs.ts'
 import { BY_ID, newJobDocument, stateOf } from './job-document.ts'
 import { admitStored, type EndpointLanes, placeNew } from './turns.ts'
 
@@ -107,6 +109,7 @@ export async function enqueue(
   const results: Enqueued['results'] = jobs.map(() => ({ kind: 'unknown_endpoint' }))
   if (jobs.length === 0) return { results, finished: [], doomed: [] }
   const deadline = startDeadline()
+  await announceNeeds(context, jobs, deadline)
   const { endpoints, lanes, states } = await loadEnqueueContext(context, jobs, deadline)
   const batch: Batch = {
     ...{ context, results, isMinimal, existing: [] },
@@ -160,11 +163,11 @@ function doomedOf({ blocked, finished }: Batch): BlockedJob[] {
  * earlier job of the batch is in a later part, if that one may turn out to be stored already.
  */
 function wavesOf(jobs: NewJob[]): number[][] {
-  if (jobs.every(({ dependsOn }) => dependsOn.length === 0)) return [[...jobs.keys()]]
+  if (jobs.every((job) => dependenciesOf(job).length === 0)) return [[...jobs.keys()]]
   const indexById = new Map(jobs.map(({ id }, index) => [id, index]))
   const waveOf: number[] = []
-  jobs.forEach(({ dependsOn }, index) => {
-    const earliest = dependsOn.map((id) => {
+  jobs.forEach((dependent, index) => {
+    const earliest = dependenciesOf(dependent).map((id) => {
       const other = indexById.get(id) ?? index
       const job = jobs[other]
       if (other >= index || job === undefined) return 0
@@ -182,8 +185,11 @@ function mayBeKnown({ idempotency, dedupe, originKey }: NewJob): boolean {
 
 async function storeItems(batch: Batch, items: Item[]): Promise<void> {
   const { context, results, deadline } = batch
-  const bodies = items.flatMap(({ job: { payload }, document }) =>
-    bodiesOf(document).map((name) => ({ ...name, bytes: payload })),
+  const bodies = items.flatMap(({ job: { payload, inputs = payload }, document }) =>
+    bodiesOf(document).map((name) => ({
+      ...name,
+      bytes: name._id === document.inputsId ? inputs : payload,
+    })),
   )
   await storeBodies(context, bodies, deadline)
   await beginLanes(batch, items)
@@ -196,13 +202,13 @@ async function storeItems(batch: Batch, items: Item[]): Promise<void> {
     for (const item of open) {
       if (taken.has(item)) continue
       results[item.index] = insertedAs(item, batch)
-      inUse.add(item.document.payloadId)
+      inUse.add(item.document.payloadId).add(item.document.inputsId)
       if (item.document.state === 'blocked') batch.blocked.push(item)
     }
     const resolved = await resolveAll(batch, [...taken])
     for (const item of resolved.own) {
       results[item.index] = insertedAs(item, batch)
-      inUse.add(item.payloadId)
+      inUse.add(item.payloadId).add(item.document.inputsId)
       if (item.document.state === 'blocked') batch.blocked.push(item)
     }
     batch.finished.push(...resolved.finished)
@@ -291,14 +297,11 @@ function isMadeAfter({ results }: Batch, index: number, jobId: string): boolean 
 /** Marks the dependencies, then reads them, so that one that finishes in between is not missed. */
 async function promoteBlocked({ context, blocked, deadline }: Batch): Promise<boolean> {
   if (blocked.length === 0) return false
-  const waitedFor = blocked.flatMap(({ document }) => document.waitingFor ?? [])
+  const documents = blocked.map(({ document }) => document)
+  const waitedFor = documents.flatMap(({ waitingFor = [] }) => waitingFor)
   await markDependedOn(context, [...new Set(waitedFor)], deadline)
-  const { isChanged } = await checkBlocked(
-    context,
-    blocked.map(({ document }) => document),
-    { fails: false },
-    deadline,
-  )
+  await keepNeeded(context, documents, deadline)
+  const { isChanged } = await checkBlocked(context, documents, { fails: false }, deadline)
   return isChanged
 }
 
@@ -348,7 +351,7 @@ async function loadEnqueueContext(
       )
       .toArray(),
   )
-  const ids = [...new Set(jobs.flatMap(({ dependsOn }) => dependsOn))]
+  const ids = [...new Set(jobs.flatMap(dependenciesOf))]
   const dependencies =
     ids.length === 0
       ? []

@@ -48,7 +48,9 @@ const MAX_JOBS = 1_000
 const DEPENDENTS_AT_ONCE = 200
 /** After this many rounds, the remaining dependents are left to the sweep. */
 const MAX_ROUNDS_OF_DEPENDENTS = 5
-const EFFECT_FIELDS = { payload: 0, payloadId: 0, attempts: 0, keys: 0 } as const
+const EFFECT_FIELDS = {
+  ...{ payload: 0, payloadId: 0, inputs: 0, inputsId: 0, attempts: 0, keys: 0 },
+} as const
 
 type FinishedJob = Omit<JobDocument, keyof typeof EFFECT_FIELDS> & {
   state: FinalState
@@ -157,14 +159,14 @@ async function runSomeEffects(context: MongoContext, ids: string[]) {
     orderingKey === undefined ? [] : [{ endpoint, orderingKey }],
   )
   const deadline = startDeadline()
-  const slots = await fillOrderingSlots(context, keys, deadline)
+  const slots = await fillOrderingSlots(context, keys, { fails: true }, deadline)
   if (slots.promotedCount > 0) context.notifyWork()
   // A head that waits for a dead job must fail, or it blocks the jobs behind it.
   const next = await checkBlocked(context, slots.waiting, { fails: true }, deadline)
   const done = finished.filter(({ hasDependents }) => dependents.isComplete || !hasDependents)
   const effectsDone = await clearMarks(context, done, deadline)
   const promoted = dependents.promotedCount + slots.promotedCount + next.promotedCount
-  return { effectsDone, promoted, failed: [...dependents.failed, ...next.failed] }
+  return { effectsDone, promoted, failed: [...dependents.failed, ...slots.failed, ...next.failed] }
 }
 
 /** The key of a notice contains the number of the finish: each finish has one notice. */

@@ -22,6 +22,10 @@ interface Proof {
   now: Date
   lease?: { fence: number; leaseId: string; leaseExpiresAt?: Date }
   version?: number
+  /** As it was read; null: the job has none. A search has no proof. */
+  neededCount?: number | null
+  /** The write makes the inputs of the job. */
+  makesInputs?: boolean
   /** Only for a purge. */
   kept?: Pick<PurgeClass, 'isKeyed' | 'finishedBy'> & { state: FinalState }
 }
@@ -45,6 +49,7 @@ const FILTERS = {
   claimable: () => ({ state: 'queued' }),
   blocked: () => ({ state: 'blocked' }),
   dependencies_met: () => ({ 'waitingFor.0': { $exists: false } }),
+  inputs_made: ({ makesInputs = false }) => ({ awaitsInputs: makesInputs ? true : FALSE }),
   sending: () => ({ phase: 'sending' }),
   awaiting: () => ({ phase: 'awaiting_completion' }),
   superseded: () => ({ superseded: true }),
@@ -60,6 +65,11 @@ const FILTERS = {
   }),
   version_read: ({ version }) => ({ version: version ?? missing() }),
   effects_done: () => ({ effectsPending: FALSE }),
+  // The writer has looked for waiting jobs, and proves that none has come since (inputs.ts).
+  not_needed: ({ now, neededCount }): JobFilter =>
+    neededCount === undefined
+      ? { keptUntil: { $not: { $gt: now } } }
+      : ({ neededCount } as JobFilter),
   purge_due: ({ kept }) => ({
     state: kept?.state ?? missing(),
     hasKey: kept?.isKeyed ?? missing(),

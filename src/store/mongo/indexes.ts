@@ -139,6 +139,11 @@ export const JOB_INDEXES = {
     key: { waitingFor: 1, state: 1 },
     options: { partialFilterExpression: { waitingFor: { $exists: true } } },
   },
+  /** deleteJob, sweep: waiting jobs that need the result of a job that is about to be deleted. */
+  needed: {
+    key: { 'needs.jobId': 1, awaitsInputs: 1, state: 1 },
+    options: { partialFilterExpression: { awaitsInputs: true } },
+  },
   /** sweep: blocked jobs that are marked to be checked. */
   recheck: {
     key: { state: 1, recheckAt: 1 },

@@ -2,7 +2,6 @@
 // database, and the updates of a job's events that several verbs share. Nothing that a caller sends
 // becomes a BSON object, because not every JSON key is valid in one.
 import { randomBytes } from 'node:crypto'
-import type { AnyBulkWriteOperation, Filter, UpdateFilter } from 'mongodb'
 import type { Acceptance } from '../../job/acceptance.ts'
 import { attemptEndedByStore, type StoreEnd } from '../../job/attempt.ts'
 import {
@@ -22,9 +21,10 @@ import {
   type TraceContext,
 } from '../../job/job.ts'
 import type { EventName } from '../../job/lifecycle.ts'
+import type { Need } from '../../job/needs.ts'
 import { type FinalState, hasKey } from '../../job/retention.ts'
 import type { RetryOverride } from '../../job/retry-policy.ts'
-import { ALARM, FIRST_TURN, NO_TURN } from '../../job/turns.ts'
+import { ALARM, NO_TURN } from '../../job/turns.ts'
 import type { SecretBox } from '../secret-box.ts'
 import { StoreUnusable } from '../store-errors.ts'
 
@@ -73,10 +73,20 @@ export interface JobDocument {
   progress: (Omit<Progress, 'at'> & { at: Date }) | null
   failureReason: FailureReason | null
   failureMessage: string | null
+  /** The job because of which it is dead. */
+  failureJobId?: string
   /** null: it is the body `payloadId`. */
   payload: Uint8Array | null
   payloadId?: string
+  /** Of the payload and the inputs together, because an index of claims has this field. */
   payloadBytes: number
+  /**
+   * The inputs of a job that needs results, unless they are the body `inputsId`. After a retry,
+   * those of before until new ones are made.
+   */
+  inputs?: Uint8Array
+  inputsId?: string
+  inputsBytes?: number
   timeoutMs: number | null
   retry: RetryOverride | null
   /** Encrypted JSON; null: the job has no headers. */
@@ -115,6 +125,13 @@ export interface JobDocument {
   /** The ordering key of the job, while it has the slot of that key. */
   orderingSlot?: string
   dependsOn?: string[]
+  needs?: Need[]
+  /** Its inputs are not made yet. */
+  awaitsInputs?: true
+  /** Raised when a waiting job needs its result: a write that deletes it proves the value it read. */
+  neededCount?: number
+  /** A waiting job may need its result: until then no sweep looks at it. */
+  keptUntil?: Date
   /** The dependencies that have not succeeded yet. */
   waitingFor?: string[]
   /**
@@ -165,7 +182,7 @@ const MAX_INLINE_BYTES = 8_192
 export type Whole<T> = T & { payload: Uint8Array }
 
 /** These fields have most of the bytes of a document. A list shows none of them. */
-export const WITHOUT_BULK = { payload: 0, result: 0, attempts: 0, keys: 0 } as const
+export const WITHOUT_BULK = { payload: 0, inputs: 0, result: 0, attempts: 0, keys: 0 } as const
 
 /** An attempt, and the fields that identify its write. Job.attempts does not have the latter. */
 export interface AttemptDocument extends Omit<Attempt, 'startedAt' | 'finishedAt'> {
@@ -186,6 +203,7 @@ export const CLAIM_PROJECTION = {
   tags: 0,
   keys: 0,
   dependsOn: 0,
+  needs: 0,
   waitingFor: 0,
 } as const
 
@@ -248,6 +266,8 @@ export function newJobDocument(
 ): JobDocument {
   const runAt = new Date(job.runAt)
   const { maxAttempts, onFinish, waitingFor, isBlocked } = acceptance
+  const own = { _id: job.id, endpoint: job.endpoint }
+  const inputsBody = job.inputs === undefined ? null : newBody(own, job.inputs, now)
   const effectsPending =
     onFinish !== null || job.orderingKey !== null || isFromOutbox(job.originKey)
   return {
@@ -275,11 +295,9 @@ export function newJobDocument(
     progress: null,
     failureReason: null,
     failureMessage: null,
-    ...payloadFields(
-      job.payload,
-      newBody({ _id: job.id, endpoint: job.endpoint }, job.payload, now),
-    ),
-    payloadBytes: job.payload.byteLength,
+    ...payloadFields(job.payload, newBody(own, job.payload, now)),
+    payloadBytes: job.payload.byteLength + (job.inputs?.byteLength ?? 0),
+    ...(job.inputs === undefined ? {} : inputsFields(job.inputs, inputsBody)),
     timeoutMs: job.timeoutMs,
     retry: job.retry,
     headers: sealHeaders(job.headers, job.id, box),
@@ -287,7 +305,9 @@ export function newJobDocument(
     hasKey: hasKey(job),
     ...keyFields(job),
     ...(job.tags.length > 0 ? { tags: job.tags } : {}),
-    ...(job.dependsOn.length > 0 ? { dependsOn: job.dependsOn, waitingFor } : {}),
+    ...(job.dependsOn.length > 0 ? { dependsOn: job.dependsOn } : {}),
+    ...(job.needs.length > 0 ? { needs: job.needs, awaitsInputs: true as const } : {}),
+    ...(job.dependsOn.length + job.needs.length > 0 ? { waitingFor } : {}),
     ...(isBlocked ? { recheckAt: new Date(0) } : {}),
     ...(job.scheduleName === null ? {} : { scheduleName: job.scheduleName }),
     ...(onFinish === null ? {} : { onFinish }),
@@ -319,6 +339,11 @@ export function bodyIdParts(bodyId: string): { jobId: string; bornAt: number } {
 
 export function payloadFields(payload: Uint8Array, body: BodyDocument | null) {
   return body === null ? { payload } : { payload: null, payloadId: body._id }
+}
+
+export function inputsFields(inputs: Uint8Array, body: BodyDocument | null) {
+  const inputsBytes = inputs.byteLength
+  return body === null ? { inputs, inputsBytes } : { inputsId: body._id, inputsBytes }
 }
 
 export function isFromOutbox(originKey: string | null | undefined): originKey is string {
@@ -366,7 +391,7 @@ export function summaryOf(
       ? { ...document.progress, at: document.progress.at.getTime() }
       : null,
     failure: failureOf(document),
-    payloadBytes: document.payloadBytes,
+    payloadBytes: document.payloadBytes - (document.inputsBytes ?? 0),
     timeoutMs: document.timeoutMs,
     retry: document.retry,
     headers: openHeaders(document.headers, document._id, box),
@@ -379,6 +404,8 @@ export function summaryOf(
     cost: document.cost ?? DEFAULT_COST,
     scheduleName: document.scheduleName ?? null,
     dependsOn: document.dependsOn ?? [],
+    needs: document.needs ?? [],
+    inputsBytes: document.awaitsInputs ? null : (document.inputsBytes ?? null),
     waitingFor: document.waitingFor ?? [],
     isBlocked: document.state === 'blocked',
     onFinish: document.onFinish ?? null,
@@ -405,10 +432,12 @@ export function attemptOf(document: AttemptDocument): Attempt {
   }
 }
 
-export function failureOf(document: Pick<JobDocument, 'failureReason' | 'failureMessage'>) {
-  const { failureReason, failureMessage } = document
-  if (failureReason === null || failureMessage === null) return null
-  return { reason: failureReason, message: failureMessage }
+type FailureField = 'failureReason' | 'failureMessage' | 'failureJobId'
+
+export function failureOf(document: Pick<JobDocument, FailureField>): Failure | null {
+  const { failureReason: reason, failureMessage: message, failureJobId: jobId } = document
+  if (reason === null || message === null) return null
+  return { reason, message, ...(jobId === undefined ? {} : { jobId }) }
 }
 
 /**
@@ -440,45 +469,6 @@ export function toQueued(runAt: Date | null, counts: { attemptsLeft?: 1; freeAtt
   }
 }
 
-/** The change of a job whose attempt ended before its request was sent. */
-function unsentChange({ event, writeId, now }: Release): UpdateFilter<JobDocument> {
-  const { $set, $inc, ...rest } =
-    event === 'release' ? toQueued(null) : toFinal('cancelled', now, {})
-  return {
-    ...rest,
-    $set: { ...$set, writeId, ...(event === 'release' ? { freedAt: now } : {}) },
-    $inc: { ...$inc, attemptCount: -1, attemptsLeft: 1 },
-  }
-}
-
-interface Release {
-  event: 'release' | 'withdraw'
-  writeId: string
-  now: Date
-}
-
-/**
- * Returns a claimed job to the queue before anything was sent, or cancels it if it was superseded.
- * It updates one job, because the driver does not repeat an update of many jobs when the primary
- * changes.
- *
- * @param filter must contain the lease: while the lease holds, `attemptCount` does not change
- */
-export function releaseOf(
-  filter: Filter<JobDocument>,
-  { attemptCount, fairnessKey }: Pick<JobDocument, 'attemptCount' | 'fairnessKey'>,
-  release: Release,
-): AnyBulkWriteOperation<JobDocument> {
-  const unsent = unsentChange(release)
-  // It has its turn again.
-  const change =
-    fairnessKey === undefined ? unsent : { ...unsent, $set: { ...unsent.$set, turn: FIRST_TURN } }
-  // If the job has no earlier attempt, it has not started.
-  const update =
-    attemptCount > 1 ? change : { ...change, $unset: { ...change.$unset, startedAt: '' as const } }
-  return { updateOne: { filter, update, ...BY_ID } }
-}
-
 /**
  * The update to a final state, with these `fields`. The dedupe key and the ordering slot become
  * free.
@@ -492,7 +482,8 @@ export function toFinal<T extends object>(state: FinalState, finishedAt: Date, f
 }
 
 export function failureFields(failure: Failure) {
-  return { failureReason: failure.reason, failureMessage: failure.message }
+  const { reason: failureReason, message: failureMessage, jobId } = failure
+  return { failureReason, failureMessage, ...(jobId === undefined ? {} : { failureJobId: jobId }) }
 }
 
 export function pushAttempt(attempt: AttemptDocument) {

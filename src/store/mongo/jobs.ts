@@ -23,14 +23,16 @@ import {
 } from './job-document.ts'
 
 /** The fields that getJobWithAttempts leaves out. */
-const UNREAD = { payload: 0, result: 0, keys: 0 } as const
+const UNREAD = { payload: 0, inputs: 0, result: 0, keys: 0 } as const
+const WITHOUT_INPUTS = { inputs: 0, inputsId: 0 } as const
 /** The states in the indexes `unsuccessful`. */
 const UNSUCCESSFUL: ReadonlySet<JobState> = new Set(['dead', 'cancelled'])
 /** Scans that MongoDB merges in the order of a sort: by default it does so with up to 200. */
 const MAX_MERGED = 100
 
 export async function getJob(context: MongoContext, id: string): Promise<Job | null> {
-  const [document] = await readWhole(context, { _id: id }, { count: 1 }, startDeadline())
+  const wanted = { count: 1, projection: WITHOUT_INPUTS }
+  const [document] = await readWhole(context, { _id: id }, wanted, startDeadline())
   return document === undefined ? null : jobOf(document, context.box)
 }
 

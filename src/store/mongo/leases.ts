@@ -1,8 +1,9 @@
 // The actions of a holder before its attempt has ended: renew, heartbeat, release. Also the release
 // of jobs that a claim may have taken, without an answer of the store.
-import type { UpdateFilter } from 'mongodb'
+import type { AnyBulkWriteOperation, Filter, UpdateFilter } from 'mongodb'
 import type { Lease } from '../../job/job.ts'
 import { endOfLease } from '../../job/settlement.ts'
+import { FIRST_TURN } from '../../job/turns.ts'
 import type { Heartbeat, HeartbeatResult, RenewResult } from '../store.ts'
 import { StoreUnavailable } from '../store-errors.ts'
 import {
@@ -21,8 +22,9 @@ import {
   isFinalState,
   type JobDocument,
   randomId,
-  releaseOf,
   stateOf,
+  toFinal,
+  toQueued,
 } from './job-document.ts'
 
 /** The phase changes at most once during a lease. */
@@ -289,4 +291,43 @@ async function releaseUnacknowledged(
     claim.most = Math.max(1, Math.floor(claim.most / 2))
     return false
   }
+}
+
+/** The change of a job whose attempt ended before its request was sent. */
+function unsentChange({ event, writeId, now }: Release): UpdateFilter<JobDocument> {
+  const { $set, $inc, ...rest } =
+    event === 'release' ? toQueued(null) : toFinal('cancelled', now, {})
+  return {
+    ...rest,
+    $set: { ...$set, writeId, ...(event === 'release' ? { freedAt: now } : {}) },
+    $inc: { ...$inc, attemptCount: -1, attemptsLeft: 1 },
+  }
+}
+
+interface Release {
+  event: 'release' | 'withdraw'
+  writeId: string
+  now: Date
+}
+
+/**
+ * Returns a claimed job to the queue before anything was sent, or cancels it if it was superseded.
+ * It updates one job, because the driver does not repeat an update of many jobs when the primary
+ * changes.
+ *
+ * @param filter must contain the lease: while the lease holds, `attemptCount` does not change
+ */
+function releaseOf(
+  filter: Filter<JobDocument>,
+  { attemptCount, fairnessKey }: Pick<JobDocument, 'attemptCount' | 'fairnessKey'>,
+  release: Release,
+): AnyBulkWriteOperation<JobDocument> {
+  const unsent = unsentChange(release)
+  // It has its turn again.
+  const change =
+    fairnessKey === undefined ? unsent : { ...unsent, $set: { ...unsent.$set, turn: FIRST_TURN } }
+  // If the job has no earlier attempt, it has not started.
+  const update =
+    attemptCount > 1 ? change : { ...change, $unset: { ...change.$unset, startedAt: '' as const } }
+  return { updateOne: { filter, update, ...BY_ID } }
 }

@@ -32,6 +32,7 @@ import {
 import { enqueue } from './enqueue.ts'
 import { startError } from './errors.ts'
 import { rememberPendingEffects, tryFinishEffects } from './finish-effects.ts'
+import { getInputs } from './inputs.ts'
 import type { BodyDocument, JobDocument } from './job-document.ts'
 import { finalAmong, getJob, getJobWithAttempts, getPayload, listJobs } from './jobs.ts'
 import { reportKeyHealth } from './key-rests.ts'
@@ -284,6 +285,7 @@ function jobVerbs(
     getJob: (id) => getJob(context, id),
     getJobWithAttempts: (id) => getJobWithAttempts(context, id),
     getPayload: (id) => getPayload(context, id),
+    getInputs: (id) => getInputs(context, id),
     listJobs: (query) => listJobs(context, query),
     finalAmong: (ids) => finalAmong(context, ids),
     headOfOrderingKey: (endpoint, orderingKey) =>

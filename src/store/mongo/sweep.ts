@@ -41,6 +41,7 @@ import {
 } from './deleted-endpoints.ts'
 import { EFFECTS_PENDING, runPendingEffects, tryFinishEffects } from './finish-effects.ts'
 import { guardOf, reportDeaths, reportEndedAttempts } from './guards.ts'
+import { neededBy } from './inputs.ts'
 import {
   atEndpoints,
   attemptDocument,
@@ -71,6 +72,7 @@ const EPOCH = new Date(0)
 /** By then, a write with an earlier expiry has ended or failed: it has a deadline of 3 s. */
 const LATE_WRITES_MS = 10_000
 const WIDEN_EVERY_MS = 30_000
+const LOOK_AT_NEEDED_AFTER_MS = 60_000
 
 const OVERDUE = {
   ...RUNNING_FIELDS,
@@ -231,7 +233,9 @@ function searchesOf(
     state,
   })
   return [
-    ...purgeGuards(context, now).map((guard) => search('purgeable', guard, { finishedAt: 1 })),
+    ...purgeProofs(context, now).map((proof) =>
+      search('purgeable', guardOf('purge', proof), { finishedAt: 1 }),
+    ),
     search('effects_pending', EFFECTS_PENDING, {}),
     search('marked', { state: 'blocked', recheckAt: { $lte: now } }, { recheckAt: 1 }),
     ...(isRoundDue(round) ? [search('blocked', UNMARKED, { _id: -1 })] : []),
@@ -331,12 +335,16 @@ export async function endOverdue(
 }
 
 const PURGE_FIELDS = {
-  ...{ endpoint: 1, state: 1, payloadId: 1, resultId: 1 },
+  ...{ endpoint: 1, state: 1, payloadId: 1, inputsId: 1, resultId: 1, neededCount: 1 },
   ...PLACE_FIELDS,
   ...HELD_FIELDS,
 } as const
 
-type PurgedJob = PlacedJob & Pick<JobDocument, 'payloadId' | 'resultId' | keyof typeof HELD_FIELDS>
+type PurgedJob = PlacedJob &
+  Pick<
+    JobDocument,
+    'payloadId' | 'inputsId' | 'resultId' | 'neededCount' | keyof typeof HELD_FIELDS
+  >
 
 type ExpiredLease = RunningJob & Pick<JobDocument, 'attemptsLeft' | 'superseded'>
 type LeaseEvent = 'reclaim' | 'bury_lost' | 'withdraw_lost'
@@ -452,14 +460,14 @@ async function endExpiredJobs(
 /** Purges class by class. If one class fills the limit, the next sweep follows at once. */
 async function purge(context: MongoContext, limit: number): Promise<number> {
   let purged = 0
-  for (const guard of purgeGuards(context, nowOf(context))) {
+  for (const proof of purgeProofs(context, nowOf(context))) {
     const deadline = startDeadline()
-    const found = await firstBy('finishedAt', context, guard, limit - purged, deadline)
+    const guard = guardOf('purge', proof)
+    const due = await firstBy('finishedAt', context, guard, limit - purged, deadline)
+    const found = await withoutNeeded(context, due, deadline)
     if (found.length === 0) continue
     await wakeBeforeDelete(context, found, deadline)
-    const { deletedCount } = await run(deadline, (commandLimit) =>
-      context.jobs.deleteMany({ $and: [atEndpoints(found), guard] }, { ...BY_ID, ...commandLimit }),
-    )
+    const deletedCount = await deletePurged(context, found, proof, deadline)
     // If a job was retried in between, its bodies are in use.
     const gone = deletedCount === found.length ? found : await goneAmong(context, found, deadline)
     await deleteBodies(context, gone.flatMap(bodiesOf), deadline)
@@ -490,12 +498,48 @@ async function goneAmong(
   return purged.filter(({ _id }) => !leftIds.has(_id))
 }
 
-/** There is one guard for each class and state, because the index begins with the state. */
-function purgeGuards({ settings }: MongoContext, now: Date): Filter<JobDocument>[] {
+/** Those whose result a waiting job needs are kept, and the next sweeps do not find them. */
+async function withoutNeeded(
+  context: MongoContext,
+  due: PurgedJob[],
+  deadline: Deadline,
+): Promise<PurgedJob[]> {
+  const needed = await neededBy(context, due, deadline)
+  if (needed.size === 0) return due
+  const kept = due.filter(({ _id }) => needed.has(_id))
+  const keptUntil = new Date(context.clock.now() + LOOK_AT_NEEDED_AFTER_MS)
+  await run(deadline, (limit) =>
+    context.jobs.updateMany(atEndpoints(kept), { $set: { keptUntil } }, { ...BY_ID, ...limit }),
+  )
+  return due.filter(({ _id }) => !needed.has(_id))
+}
+
+/** Returns how many were deleted. */
+async function deletePurged(
+  { jobs }: MongoContext,
+  found: PurgedJob[],
+  proof: ReturnType<typeof purgeProofs>[number],
+  deadline: Deadline,
+): Promise<number> {
+  const counts = Map.groupBy(found, ({ neededCount = null }) => neededCount)
+  let deleted = 0
+  for (const [neededCount, some] of counts) {
+    const guard = guardOf('purge', { ...proof, neededCount })
+    const { deletedCount } = await run(deadline, (limit) =>
+      jobs.deleteMany({ $and: [atEndpoints(some), guard] }, { ...BY_ID, ...limit }),
+    )
+    deleted += deletedCount
+  }
+  return deleted
+}
+
+/** There is one for each class and state, because the index begins with the state. */
+function purgeProofs({ settings }: MongoContext, now: Date) {
   return purgeClasses(settings, now.getTime()).flatMap((one) =>
-    FINAL_STATES.filter((state) => (state === 'dead') === one.isDead).map((state) =>
-      guardOf('purge', { now, kept: { ...one, state } }),
-    ),
+    FINAL_STATES.filter((state) => (state === 'dead') === one.isDead).map((state) => ({
+      now,
+      kept: { ...one, state },
+    })),
   )
 }
 

@@ -3,13 +3,16 @@
 
 import { dependencyFailed } from '../../job/attempt.ts'
 import { checkDependencies } from '../../job/dependencies.ts'
+import type { Failure } from '../../job/job.ts'
+import type { Need } from '../../job/needs.ts'
 import { type Database, reportEnd } from './connection.ts'
 import { guardOf, IN_ORDER } from './guards.ts'
-import { FAILURE, finishQueuedAs, listText, parsed, QUEUE_AGAIN } from './job-row.ts'
+import { makeInputsOf, storeInputs } from './inputs.ts'
+import { FAILURE_OF_JOB, finishQueuedAs, listText, parsed, QUEUE_AGAIN } from './job-row.ts'
 import { stateOf } from './jobs.ts'
 import { leaveLine, placeUnplaced } from './turns.ts'
 
-export const BLOCKED_COLUMNS = 'seq, id, endpoint, ordering_key, waiting_for'
+export const BLOCKED_COLUMNS = 'seq, id, endpoint, ordering_key, needs, inputs_bytes, waiting_for'
 
 export const BLOCKED_BY_SEQ = `select ${BLOCKED_COLUMNS} from jobs where seq = $seq and blocked = 1`
 export const BLOCKED_BY_ID = `select ${BLOCKED_COLUMNS} from jobs where id = $id and blocked = 1`
@@ -36,9 +39,12 @@ export const BLOCK_AGAIN = `
 update jobs set blocked = 1, claimable = null, recheck = 0, ordering_slot = null,
   version = version + 1
 where seq = $seq and state = 'queued' and ordering_slot is not null`
-export const FAIL_DEPENDENT = `
-update jobs set ${finishQueuedAs('dead')}, ${FAILURE}, waiting_for = $waitingFor
-where seq = $seq and ${guardOf('fail_dependent')}`
+export const FAIL_BLOCKED = {
+  fail_dependent: failBlocked('fail_dependent'),
+  fail_inputs: failBlocked('fail_inputs'),
+} as const
+/** The next sweep makes it dead. */
+export const RECHECK = 'update jobs set recheck = 1 where seq = $seq and blocked = 1'
 export const WAIT_FOR = `
 update jobs set waiting_for = $waitingFor, recheck = 0 where seq = $seq and blocked = 1`
 
@@ -47,6 +53,8 @@ export interface BlockedJob {
   id: string
   endpoint: string
   ordering_key: string | null
+  needs: string | null
+  inputs_bytes: number | null
   waiting_for: string | null
 }
 
@@ -56,8 +64,14 @@ export type BlockedCheck =
    * Some dependencies have succeeded. Or all of them have, but another job has the ordering slot.
    */
   | { kind: 'waits_for_less'; unmet: string[] }
-  | { kind: 'fails'; failed: string; unmet: string[] }
-  | { kind: 'ready' }
+  | { kind: 'fails'; event: keyof typeof FAIL_BLOCKED; failure: Failure; unmet: string[] }
+  /** `inputs` null: it needs none, or had them before it lost its ordering slot. */
+  | { kind: 'ready'; inputs: Uint8Array | null }
+
+function failBlocked(event: 'fail_dependent' | 'fail_inputs'): string {
+  return `update jobs set ${finishQueuedAs('dead')}, ${FAILURE_OF_JOB}, waiting_for = $waitingFor
+    where seq = $seq and ${guardOf(event)}`
+}
 
 /**
  * Marks the dependencies in the transaction that read their states. They finish later, and their
@@ -72,11 +86,19 @@ export function waitForFinishOf({ connection }: Database, ids: string[], depende
 
 export function checkBlocked(database: Database, row: BlockedJob): BlockedCheck {
   const waitingFor = parsed<string[]>(row.waiting_for, [])
-  const { unmet, failed } = checkDependencies(waitingFor, (id) => stateOf(database, id))
-  if (failed !== null) return { kind: 'fails', failed, unmet }
+  const needs = parsed<Need[]>(row.needs, [])
+  const { unmet, failed } = checkDependencies(waitingFor, (id) => stateOf(database, id), needs)
+  if (failed !== null) {
+    return { kind: 'fails', event: 'fail_dependent', failure: dependencyFailed(failed), unmet }
+  }
   const mayGoOn = unmet.length === 0
-  if (mayGoOn && (row.ordering_key === null || isOrderingSlotFree(database, row)))
-    return { kind: 'ready' }
+  if (mayGoOn && (row.ordering_key === null || isOrderingSlotFree(database, row))) {
+    if (needs.length === 0 || row.inputs_bytes !== null) return { kind: 'ready', inputs: null }
+    const made = makeInputsOf(database, row.seq, needs)
+    return made.kind === 'made'
+      ? { kind: 'ready', inputs: made.inputs }
+      : { kind: 'fails', event: 'fail_inputs', failure: made.failure, unmet }
+  }
   return unmet.length < waitingFor.length ? { kind: 'waits_for_less', unmet } : { kind: 'waits' }
 }
 
@@ -89,8 +111,17 @@ function isOrderingSlotFree(
   return connection.statement(ORDERING_SLOT_OF).get({ endpoint, orderingKey })?.state !== 'running'
 }
 
-/** Checks and writes. The caller is in a transaction and runs the finish effects. */
-export function resolveBlocked(database: Database, row: BlockedJob): BlockedCheck['kind'] {
+/**
+ * Checks and writes. The caller is in a transaction and runs the finish effects.
+ *
+ * @param isNew the job was just queued: if it fails, the next sweep makes it dead, so that the
+ * response shows a queued job
+ */
+export function resolveBlocked(
+  database: Database,
+  row: BlockedJob,
+  { isNew = false } = {},
+): BlockedCheck['kind'] {
   const check = checkBlocked(database, row)
   switch (check.kind) {
     case 'waits':
@@ -99,9 +130,15 @@ export function resolveBlocked(database: Database, row: BlockedJob): BlockedChec
       waitFor(database, row, check.unmet)
       return check.kind
     case 'fails':
-      return failDependent(database, row, check) ? check.kind : 'waits'
+      if (isNew) {
+        database.connection.statement(RECHECK).run({ seq: row.seq })
+        return 'waits'
+      }
+      if (check.event === 'fail_inputs') waitFor(database, row, [])
+      return failBlockedJob(database, row, check) ? check.kind : 'waits'
     case 'ready':
       waitFor(database, row, [])
+      if (check.inputs !== null) storeInputs(database, row.seq, check.inputs)
       return promote(database, row) ? check.kind : 'waits'
     default:
       throw new Error(`unknown check ${(check satisfies never as BlockedCheck).kind}`)
@@ -149,18 +186,16 @@ function waitFor({ connection }: Database, row: BlockedJob, unmet: string[]): vo
   connection.statement(WAIT_FOR).run({ seq: row.seq, waitingFor })
 }
 
-function failDependent(
+function failBlockedJob(
   database: Database,
   row: BlockedJob,
-  { failed, unmet }: Extract<BlockedCheck, { kind: 'fails' }>,
+  { event, failure, unmet }: Extract<BlockedCheck, { kind: 'fails' }>,
 ): boolean {
   const { connection, clock } = database
-  const failure = dependencyFailed(failed)
-  const { changes } = connection.statement(FAIL_DEPENDENT).run({
-    seq: row.seq,
-    finishedAt: clock.now(),
-    ...failure,
-    waitingFor: listText(unmet),
+  const { reason, message, jobId: failedId = null } = failure
+  const { changes } = connection.statement(FAIL_BLOCKED[event]).run({
+    ...{ seq: row.seq, finishedAt: clock.now(), waitingFor: listText(unmet) },
+    ...{ reason, message, jobId: failedId },
   })
   if (changes === 0) return false
   const { id: jobId, endpoint } = row

@@ -11,6 +11,7 @@ import type { Claim, Due, EndpointShare, Holder } from '../store.ts'
 import { acquireAdmission, releaseAdmission } from './admission.ts'
 import { type Database, inOrder, UNKNOWN_BOOT } from './connection.ts'
 import { guardOf } from './guards.ts'
+import { INPUTS_OF_SEQ } from './inputs.ts'
 import { openJobHeaders, originOf, parsed } from './job-row.ts'
 import { type Keys, openKeys, parkedUntil, unpark } from './key-limits.ts'
 import { openSharedLimits, type SharedLimits } from './shared-limits.ts'
@@ -69,7 +70,7 @@ function distinct(rows: Record<string, unknown>[]): string[] {
   return [...new Set(rows.map((row) => row.endpoint as string))]
 }
 
-/** The payloads of one claim are in memory together: it stops when it has so many bytes. */
+/** The payloads and inputs of one claim are in memory together: it stops when it has so many bytes. */
 const MAX_CLAIM_BYTES = 64 * 1024 * 1024
 const LEASE_ID_BYTES = 12
 /** Keys at their limit that one claim meets in a lane. More are left to the next claim. */
@@ -84,9 +85,9 @@ export const NEXT_PRIORITY = inOrder<[endpoint: string, below: number]>(
   where claimable = 1 and endpoint = $endpoint and priority < $below`,
 )
 
-const CLAIMED_COLUMNS = `seq, id, fence, payload_bytes, attempt_count, attempts_left, max_attempts,
-  free_attempts, run_at, promoted_at, first_run_at, expires_at, timeout_ms, retry, headers, trace,
-  schedule_name, cost`
+const CLAIMED_COLUMNS = `seq, id, fence, payload_bytes, inputs_bytes, attempt_count,
+  attempts_left, max_attempts, free_attempts, run_at, promoted_at, first_run_at, expires_at,
+  timeout_ms, retry, headers, trace, schedule_name, cost`
 
 /** Jobs without a fairness key. */
 export const CLAIMABLE = inOrder<[now: number, endpoint: string, priority: number, limit: number]>(
@@ -146,6 +147,7 @@ interface ClaimableRow {
   id: string
   fence: number
   payload_bytes: number
+  inputs_bytes: number | null
   attempt_count: number
   attempts_left: number
   max_attempts: number
@@ -325,7 +327,7 @@ function claimPlain(
   const rows = database.connection.ordered(CLAIMABLE).all(grant.now, endpoint, priority, limit)
   for (const row of rows as unknown as ClaimableRow[]) {
     if (bytesLeft <= 0 || !room.tokens.take(row.cost)) break
-    if (claimRow(database, endpoint, row, room, grant, claimed)) bytesLeft -= row.payload_bytes
+    if (claimRow(database, endpoint, row, room, grant, claimed)) bytesLeft -= bytesOf(row)
   }
   return bytesLeft
 }
@@ -374,7 +376,7 @@ function claimInTurn(
       }
       if (bytesLeft <= 0 || !room.tokens.take(row.cost)) break
       if (!claimRow(database, endpoint, row, room, grant, claimed)) break
-      bytesLeft -= row.payload_bytes
+      bytesLeft -= bytesOf(row)
       if (turn !== undefined) {
         keys.room(turn.key).take(row.cost)
         connection.statement(USE_TURN).run({ seq: row.seq })
@@ -429,6 +431,10 @@ function giveNextTurns(
   return given > 0
 }
 
+function bytesOf({ payload_bytes, inputs_bytes }: ClaimableRow): number {
+  return payload_bytes + (inputs_bytes ?? 0)
+}
+
 /** Returns false if no fence is reserved for it: it is left to the next claim. */
 function claimRow(
   { connection, clock, fences, keys }: Database,
@@ -466,6 +472,10 @@ function claimRow(
     leaseId,
     endpoint,
     payload: connection.ordered(PAYLOAD).get(row.seq)?.bytes as Uint8Array,
+    inputs:
+      row.inputs_bytes === null
+        ? null
+        : (connection.statement(INPUTS_OF_SEQ).get({ seq: row.seq })?.bytes as Uint8Array),
     attemptNumber: row.attempt_count + 1,
     attemptsLeft: row.attempts_left - 1,
     maxAttempts: row.max_attempts,

@@ -4,12 +4,21 @@
 import { decideRetry, type RetryOptions } from '../../job/dependencies.ts'
 import { instantsAfterEdit, type JobChange, refusalOfEdit } from '../../job/edit.ts'
 import { isFinal, type Job, type JobState } from '../../job/job.ts'
+import type { Need } from '../../job/needs.ts'
 import type { CommandResult, DeleteJobResult, EditResult, RetryResult } from '../store.ts'
-import { advanceOrderingKey, blockLaterOne, waitForFinishOf } from './blocked-jobs.ts'
+import {
+  advanceOrderingKey,
+  BLOCKED_BY_SEQ,
+  type BlockedJob,
+  blockLaterOne,
+  resolveBlocked,
+  waitForFinishOf,
+} from './blocked-jobs.ts'
 import { type Database, reportEnd } from './connection.ts'
 import { DEDUPE_HOLDER, REPLACE_PAYLOAD } from './enqueue-conflicts.ts'
 import { runFinishEffects, runFinishEffectsOf } from './finish-effects.ts'
 import { guardOf, inStates } from './guards.ts'
+import { keepNeeded, NEEDED_BY } from './inputs.ts'
 import {
   attemptLine,
   DROP_LEASE,
@@ -27,7 +36,8 @@ import { leaveLine, placeUnplaced } from './turns.ts'
 
 export const STATE_OF = `
 select seq, state, endpoint, dedupe_key, ordering_key, fence, lease_id, worker_id, claimed_at,
-  attempt_count, effects_pending, waiting_for, version
+  attempt_count, effects_pending, needs, waiting_for, version,
+  exists (select 1 from inputs where inputs.seq = jobs.seq) as has_inputs
 from jobs where id = $id`
 
 export const CANCEL_QUEUED = `
@@ -39,15 +49,16 @@ where seq = $seq and ${guardOf('cancel')} and ${inStates(['running'])}`
 
 export const RETRY = `
 update jobs set state = 'queued', waiting_for = $waitingFor,
-  blocked = case when ordering_key is not null or $waitingFor is not null then 1
+  blocked = case when coalesce(ordering_key, $waitingFor, needs) is not null then 1
     when fairness_key is null then 0 else 2 end,
-  claimable = iif(coalesce(ordering_key, $waitingFor, fairness_key) is null, 1, null),
-  recheck = (ordering_key is null and $waitingFor is null and fairness_key is not null),
+  claimable = iif(coalesce(ordering_key, $waitingFor, needs, fairness_key) is null, 1, null),
+  recheck = (coalesce(ordering_key, $waitingFor, needs) is null and fairness_key is not null),
+  inputs_bytes = iif(needs is null, inputs_bytes, null),
   attempts_left = max_attempts, free_attempts = 0, run_at = $now, due_at = $now,
   first_run_at = $now,
   holds_keys = ${HOLDS_KEYS}, unsuccessful = null, superseded = 0, effects_pending = 0,
-  finished_at = null, failure_reason = null, failure_message = null, result = null,
-  result_truncated = 0, progress = null,
+  finished_at = null, failure_reason = null, failure_message = null, failure_job_id = null,
+  result = null, result_truncated = 0, progress = null,
   expires_at = null, version = version + 1
 where seq = $seq and ${guardOf('retry')}`
 
@@ -73,8 +84,10 @@ interface FoundRow {
   claimed_at: number
   attempt_count: number
   effects_pending: number
+  needs: string | null
   waiting_for: string | null
   version: number
+  has_inputs: number
 }
 
 export async function cancel(database: Database, ids: string[]): Promise<CommandResult[]> {
@@ -135,8 +148,10 @@ function retryOne(database: Database, id: string, options: RetryOptions): RetryR
   const { connection, clock } = database
   const { endpoint } = row
   const endpointAccepts = connection.statement(ENDPOINT_ACCEPTS).get({ endpoint }) !== undefined
+  const needs = parsed<Need[]>(row.needs, [])
+  const unmet = parsed<string[]>(row.waiting_for, [])
   const decision = decideRetry(
-    { state: row.state, endpointAccepts, unmet: parsed<string[]>(row.waiting_for, []) },
+    { state: row.state, endpointAccepts, unmet, needs, hasInputs: row.has_inputs === 1 },
     (other) => stateOf(database, other),
     options,
   )
@@ -148,6 +163,11 @@ function retryOne(database: Database, id: string, options: RetryOptions): RetryR
   if (changes === 0) return dedupeConflict(database, row)
   placeUnplaced(database)
   waitForFinishOf(database, waitingFor, id)
+  keepNeeded(database, id, needs)
+  if (row.ordering_key === null && needs.length > 0 && waitingFor.length === 0) {
+    const blocked = connection.statement(BLOCKED_BY_SEQ).get({ seq: row.seq })
+    resolveBlocked(database, blocked as unknown as BlockedJob, { isNew: true })
+  }
   if (row.ordering_key !== null) {
     blockLaterOne(database, row.seq, row.endpoint, row.ordering_key)
     advanceOrderingKey(database, row.endpoint, row.ordering_key)
@@ -227,7 +247,11 @@ export function deleteJob(
     if (isFinal(row.state)) runFinishEffectsOf(database, row.seq)
     const { changes } = database.connection.statement(DELETE).run({ seq: row.seq })
     runFinishEffects(database)
-    return changes === 1 ? { kind: 'applied' } : { kind: 'refused', state: row.state }
+    if (changes === 1) return { kind: 'applied' }
+    const needing = database.connection.statement(NEEDED_BY).get({ id })
+    return needing === undefined || !isFinal(row.state)
+      ? { kind: 'refused', state: row.state }
+      : { kind: 'needed', jobId: needing.dependent as string }
   })
 }
 

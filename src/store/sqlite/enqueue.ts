@@ -22,6 +22,7 @@ import {
   storedJob,
 } from './enqueue-conflicts.ts'
 import { runFinishEffects } from './finish-effects.ts'
+import { keepNeeded, storeInputs } from './inputs.ts'
 import { insertJob, parsed } from './job-row.ts'
 import { stateOf } from './jobs.ts'
 import { type Lines, openLines } from './turns.ts'
@@ -89,6 +90,7 @@ function enqueueOne(
     if (repeated !== null) return repeated
     throw new Error(`job ${job.id} was neither inserted nor known`)
   }
+  if (job.inputs !== undefined) storeInputs(database, seq, job.inputs)
   const isReady = decision.isBlocked && unblockIfReady(database, job, decision, seq)
   if (isReady) return { kind: 'inserted', job: storedJob(database, job.id, isMinimal) }
   return { kind: 'inserted', job: (isMinimal ? newlyQueuedMinimal : newlyQueued)(job, decision) }
@@ -143,8 +145,10 @@ function unblockIfReady(
   // A job that has already failed is left to the sweep, so that the response shows a queued job.
   if (waitingFor.length === 0) {
     const blocked = database.connection.statement(BLOCKED_BY_SEQ).get({ seq })
-    if (resolveBlocked(database, blocked as unknown as BlockedJob) === 'ready') return true
+    const kind = resolveBlocked(database, blocked as unknown as BlockedJob, { isNew: true })
+    if (kind === 'ready') return true
   }
   waitForFinishOf(database, waitingFor, job.id)
+  keepNeeded(database, job.id, job.needs)
   return false
 }

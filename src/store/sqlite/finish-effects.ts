@@ -16,7 +16,8 @@ import {
   resolveBlocked,
 } from './blocked-jobs.ts'
 import type { Database } from './connection.ts'
-import { insertJob, originOf, parsed } from './job-row.ts'
+import { inputSteps } from './inputs.ts'
+import { failureOf, insertJob, originOf, parsed } from './job-row.ts'
 import { closeGaps, wakeParked } from './turns.ts'
 
 /** Jobs read in one transaction: some milliseconds, in which other writers wait. */
@@ -31,8 +32,9 @@ select ${COLUMNS} from jobs where effects_pending = 1 order by seq limit 1`
 export const EFFECTS_OF = `select ${COLUMNS} from jobs where effects_pending = 1 and seq = $seq`
 /** The fields that the notice of a job reports. */
 export const REPORTED_OF = `
-select created_at, result, metadata, fairness_key, failure_reason, failure_message, trace from jobs
-where seq = $seq`
+select created_at, result, metadata, fairness_key, failure_reason, failure_message, failure_job_id,
+  trace
+from jobs where seq = $seq`
 
 /** A disabled endpoint counts, too: its notices wait there. */
 export const NOTICE_BUDGET =
@@ -128,7 +130,6 @@ function enqueueNotice(database: Database, row: FinishedRow): void {
     return
   }
   const reported = connection.statement(REPORTED_OF).get({ seq: row.seq }) as unknown as ReportedRow
-  const { failure_reason, failure_message } = reported
   const notice = noticeOf(
     {
       id: row.id,
@@ -136,8 +137,7 @@ function enqueueNotice(database: Database, row: FinishedRow): void {
       endpoint: row.endpoint,
       state: row.state,
       result: reported.result,
-      failure:
-        failure_reason === null ? null : { reason: failure_reason, message: failure_message ?? '' },
+      failure: failureOf(reported),
       metadata: parsed(reported.metadata, {}),
       fairnessKey: reported.fairness_key,
       hops: originOf(reported.trace).hops,
@@ -165,6 +165,7 @@ interface ReportedRow {
   fairness_key: string | null
   failure_reason: FailureReason | null
   failure_message: string | null
+  failure_job_id: string | null
   trace: string | null
 }
 
@@ -185,7 +186,8 @@ function resolveDependents(
     const became = blocked === undefined ? 'waits' : resolveBlocked(database, blocked)
     count(counts, became)
     connection.statement(DROP_DEPENDENT).run({ id, dependent })
-    left--
+    left -= 1 + (blocked?.needs ? inputSteps(database, blocked.seq) : 0)
+    if (left <= 0) break
   }
   return left
 }

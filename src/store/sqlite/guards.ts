@@ -29,6 +29,7 @@ const GUARD_SQL = {
   claimable: 'blocked = 0',
   blocked: 'blocked = 1',
   dependencies_met: 'waiting_for is null',
+  inputs_made: '(needs is null or inputs_bytes is not null)',
   slot_free: `(ordering_key is null or (
     seq = (select min(earliest.seq) from jobs as earliest
       where earliest.endpoint = jobs.endpoint and earliest.ordering_key = jobs.ordering_key
@@ -37,7 +38,10 @@ const GUARD_SQL = {
       and other.endpoint = jobs.endpoint and other.ordering_slot = jobs.ordering_key)))`,
   dependency_failed: `exists (select 1 from json_each(jobs.waiting_for) as awaited
     where not exists (select 1 from jobs as dependency where dependency.id = awaited.value
-      and dependency.state in ('queued', 'running', 'succeeded')))`,
+      and dependency.state in ('queued', 'running', 'succeeded'))
+    and not coalesce((select min(need.value ->> 'ifFailed') = 'continue'
+        and max(need.value ->> 'ifFailed') = 'continue'
+      from json_each(jobs.needs) as need where need.value ->> 'jobId' = awaited.value), false))`,
   sending: 'awaiting_until is null',
   awaiting: 'awaiting_until is not null',
   superseded: 'superseded = 1',
@@ -67,6 +71,7 @@ const GUARD_SQL = {
   endpoint_eligible: 'true',
   endpoint_gone: `not ${ENDPOINT_ACCEPTS}`,
   effects_done: 'effects_pending = 0',
+  not_needed: 'not exists (select 1 from needed_results where needed = jobs.id)',
   purge_due: "(state = 'dead') = $isDead and has_key is $hasKey and finished_at <= $finishedBy",
 } satisfies Record<Guard, string>
 

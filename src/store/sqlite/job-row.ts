@@ -7,6 +7,7 @@ import { attemptEndedByStore, type StoreEnd } from '../../job/attempt.ts'
 import {
   type Attempt,
   DEFAULT_COST,
+  type Failure,
   type FailureReason,
   type Job,
   type JobState,
@@ -17,6 +18,7 @@ import {
   type NewJob,
 } from '../../job/job.ts'
 import type { EventName } from '../../job/lifecycle.ts'
+import type { Need } from '../../job/needs.ts'
 import { type FinalState, hasKey } from '../../job/retention.ts'
 import { NO_TURN, PARKED } from '../../job/turns.ts'
 import { type Database, inOrder, type OrderedSql } from './connection.ts'
@@ -26,9 +28,9 @@ import { giveTurns, type KeyInLane, type Lines, openLines, placeNew } from './tu
 export const SUMMARY_COLUMNS = `id, endpoint, state, blocked, priority, run_at, first_run_at,
   promoted_at, created_at, started_at, finished_at, expires_at, attempt_count, attempts_left,
   max_attempts, free_attempts, fence, version, worker_id, claimed_at, lease_wall, awaiting_until,
-  timeout_ms, payload_bytes, idempotency_key, dedupe_key, ordering_key, fairness_key,
+  timeout_ms, payload_bytes, inputs_bytes, idempotency_key, dedupe_key, ordering_key, fairness_key,
   cost, schedule_name, notice_endpoint, notice_states, retry, headers, tags, metadata, depends_on,
-  waiting_for, progress, failure_reason, failure_message`
+  needs, waiting_for, progress, failure_reason, failure_message, failure_job_id`
 
 export const JOB_COLUMNS = `${SUMMARY_COLUMNS}, result, result_truncated, attempts,
   (select bytes from payloads where payloads.seq = jobs.seq) as payload`
@@ -58,6 +60,7 @@ export interface SummaryRow {
   awaiting_until: number | null
   timeout_ms: number | null
   payload_bytes: number
+  inputs_bytes: number | null
   idempotency_key: string | null
   dedupe_key: string | null
   ordering_key: string | null
@@ -71,10 +74,12 @@ export interface SummaryRow {
   tags: string | null
   metadata: string | null
   depends_on: string | null
+  needs: string | null
   waiting_for: string | null
   progress: string | null
   failure_reason: FailureReason | null
   failure_message: string | null
+  failure_job_id: string | null
 }
 
 export interface RowWithAttempts extends SummaryRow {
@@ -92,7 +97,7 @@ const PLAIN_COLUMNS = `id, endpoint, priority, run_at, due_at, first_run_at, cre
   retry, headers, tags, metadata`
 const KEYED_COLUMNS = 'fairness_key, cost, blocked, claimable, turn, admits_next, holds_keys'
 const OTHER_COLUMNS = `expires_at, expiring_at, recheck, dedupe_key, ordering_key, origin_key,
-  schedule_name, notice_endpoint, notice_states, depends_on, waiting_for, trace`
+  schedule_name, notice_endpoint, notice_states, depends_on, needs, waiting_for, trace`
 
 /** The inserts for most jobs: each column that is not named saves the binding of a null. */
 export const INSERT_PLAIN = insertSql<PlainValues>(PLAIN_COLUMNS)
@@ -158,7 +163,8 @@ function hasOnlyCommonFields(job: NewJob, { onFinish }: Acceptance): boolean {
     job.trace === null &&
     job.hops === 0 &&
     job.orderingKey === null &&
-    job.dependsOn.length === 0
+    job.dependsOn.length === 0 &&
+    job.needs.length === 0
   )
 }
 
@@ -181,7 +187,7 @@ type OtherValues = [
   ...[expiresAt: number | null, expiringAt: number | null, recheck: 0 | 1],
   ...[dedupeKey: Text, orderingKey: Text, originKey: Text],
   ...[scheduleName: Text, noticeEndpoint: Text, noticeStates: Text],
-  ...[dependsOn: Text, waitingFor: Text, trace: Text],
+  ...[dependsOn: Text, needs: Text, waitingFor: Text, trace: Text],
 ]
 
 function plainValues({ keys }: Database, job: NewJob, maxAttempts: number): PlainValues {
@@ -253,6 +259,7 @@ function otherValues(job: NewJob, { onFinish, waitingFor, isDoomed }: Acceptance
     onFinish?.endpoint ?? null,
     onFinish === null ? null : JSON.stringify(onFinish.states),
     listText(job.dependsOn),
+    listText(job.needs),
     listText(waitingFor),
     originText(job),
   ]
@@ -311,8 +318,10 @@ export const IS_PLAIN = `holds_keys is null and has_dependents = 0 and notice_st
 /** What finishAs('succeeded') and DROP_LEASE change in a plain job. */
 export const SUCCEED_PLAIN = `state = 'succeeded', ${FINISH}, ${DROP_PLAIN_LEASE}`
 
-/** The parameters are the fields of a Failure. */
+/** The parameters are the fields of a Failure that has no job. */
 export const FAILURE = 'failure_reason = $reason, failure_message = $message'
+/** The same of one that may have. */
+export const FAILURE_OF_JOB = `${FAILURE}, failure_job_id = $jobId`
 
 export function toSummary(row: SummaryRow, keys: KeyRing): JobSummary {
   return {
@@ -335,10 +344,7 @@ export function toSummary(row: SummaryRow, keys: KeyRing): JobSummary {
     fence: row.fence,
     lease: leaseOf(row),
     progress: parsed(row.progress, null),
-    failure:
-      row.failure_reason === null
-        ? null
-        : { reason: row.failure_reason, message: row.failure_message ?? '' },
+    failure: failureOf(row),
     payloadBytes: row.payload_bytes,
     timeoutMs: row.timeout_ms,
     retry: parsed(row.retry, null),
@@ -352,6 +358,8 @@ export function toSummary(row: SummaryRow, keys: KeyRing): JobSummary {
     cost: row.cost,
     scheduleName: row.schedule_name,
     dependsOn: parsed(row.depends_on, []),
+    needs: parsed(row.needs, []),
+    inputsBytes: row.inputs_bytes,
     waitingFor: parsed(row.waiting_for, []),
     isBlocked: row.blocked === 1,
     onFinish:
@@ -360,6 +368,14 @@ export function toSummary(row: SummaryRow, keys: KeyRing): JobSummary {
         : { endpoint: row.notice_endpoint, states: parsed(row.notice_states, []) },
     version: row.version,
   }
+}
+
+type FailureColumns = 'failure_reason' | 'failure_message' | 'failure_job_id'
+
+export function failureOf(row: Pick<SummaryRow, FailureColumns>): Failure | null {
+  const { failure_reason: reason, failure_message: message, failure_job_id: jobId } = row
+  if (reason === null) return null
+  return { reason, message: message ?? '', ...(jobId === null ? {} : { jobId }) }
 }
 
 export function withAttempts(row: RowWithAttempts, keys: KeyRing): JobWithAttempts {
@@ -472,7 +488,7 @@ export function mapText(map: Record<string, string>): string | null {
 }
 
 /** The same for lists. */
-export function listText(list: string[]): string | null {
+export function listText(list: readonly (string | Need)[]): string | null {
   return list.length === 0 ? null : JSON.stringify(list)
 }
 

@@ -87,6 +87,8 @@ create table jobs (
   extended_to integer,
   timeout_ms integer,
   payload_bytes integer not null,
+  -- Null: it has no inputs, or they are not made yet.
+  inputs_bytes integer,
 
   idempotency_key text,
   -- 1: a repeated request must find it by a key, which sets how long it is kept. Else null.
@@ -108,18 +110,33 @@ create table jobs (
   tags text,
   metadata text,
   depends_on text,
+  -- JSON: the results of other jobs that it needs.
+  needs text,
   -- The dependencies that have not succeeded yet.
   waiting_for text,
   trace text,
   progress text,
   failure_reason text,
   failure_message text,
+  -- The job because of which it is dead.
+  failure_job_id text,
   result_truncated integer not null default 0,
   result text,
   attempts text
 ) strict;
 
 create table payloads (seq integer primary key, bytes blob not null) strict;
+
+-- Of jobs that need results of others (inputs.ts). After a retry, those of before until new ones
+-- are made.
+create table inputs (seq integer primary key, bytes blob not null) strict;
+
+-- A row while the dependent waits for its inputs: the needed job is not purged.
+create table needed_results (
+  needed text not null,
+  dependent text not null,
+  primary key (needed, dependent)
+) strict, without rowid;
 
 -- Idempotency keys of requests that got a stored job because of its dedupe key.
 create table added_keys (
@@ -173,6 +190,18 @@ create trigger jobs_deleted after delete on jobs begin
   delete from payloads where seq = old.seq;
   delete from added_keys where seq = old.seq;
   delete from dependencies where dependency = old.id;
+end;
+
+create trigger jobs_with_inputs_deleted after delete on jobs
+when old.needs is not null or old.inputs_bytes is not null begin
+  delete from inputs where seq = old.seq;
+end;
+
+-- Whatever ends the wait: its inputs, or an end without them.
+create trigger jobs_unblocked after update of blocked on jobs
+when old.blocked = 1 and new.blocked <> 1 and new.needs is not null begin
+  delete from needed_results
+  where dependent = new.id and needed in (select value ->> 'jobId' from json_each(new.needs));
 end;
 `
 
@@ -386,9 +415,9 @@ export interface Migration extends Step {
   sql: string
 }
 
-/** The first one creates a file. Numbers below 15 belong to versions that were never released. */
+/** The first one creates a file. Numbers below 16 belong to versions that were never released. */
 export const MIGRATIONS: readonly Migration[] = [
-  { number: 15, online: true, sql: JOBS + JOB_INDEXES + ENDPOINTS + RECORDS },
+  { number: 16, online: true, sql: JOBS + JOB_INDEXES + ENDPOINTS + RECORDS },
 ]
 
 /**

@@ -26,6 +26,7 @@ import {
 import { enqueue } from './enqueue.ts'
 import { openFences } from './fences.ts'
 import { watchFileInPlace } from './file-in-place.ts'
+import { getInputs } from './inputs.ts'
 import { finalAmong, getJob, getJobWithAttempts, getPayload, listJobs } from './jobs.ts'
 import { createKeyRing } from './key-file.ts'
 import { reportKeyHealth } from './key-rests.ts'
@@ -124,6 +125,7 @@ function createStore(database: Database): Store {
     getJob: (id) => getJob(database, id),
     getJobWithAttempts: (id) => getJobWithAttempts(database, id),
     getPayload: (id) => getPayload(database, id),
+    getInputs: (id) => getInputs(database, id),
     listJobs: (query) => listJobs(database, query),
     finalAmong: (ids) => finalAmong(database, ids),
     headOfOrderingKey: (endpoint, key) => headOfOrderingKey(database, endpoint, key),

@@ -19,6 +19,7 @@ import { endJobsOfDeletedEndpoints } from './deleted-endpoints.ts'
 import { dropUnneededKeys } from './fairness-keys.ts'
 import { MAX_STEPS, runFinishEffects } from './finish-effects.ts'
 import { guardOf } from './guards.ts'
+import { inputSteps } from './inputs.ts'
 import {
   attemptLine,
   DROP_LEASE,
@@ -81,6 +82,7 @@ export const PURGEABLE = `
 select seq from jobs
 where (unsuccessful is 'dead') = $isDead and has_key is $hasKey and finished_at <= $finishedBy
   and finished_at is not null and effects_pending = 0
+  and not exists (select 1 from needed_results where needed = jobs.id)
 order by finished_at limit +$limit`
 export const PURGE = `delete from jobs where seq = $seq and ${guardOf('purge')}`
 
@@ -144,11 +146,14 @@ async function recheckBlocked(database: Database, limit: number): Promise<Finish
   if (found.length === 0) return NO_EFFECTS
   return connection.write('normal', () => {
     const counts = { ...NO_EFFECTS }
+    let steps = 0
     for (const seq of found) {
+      if (steps > MAX_STEPS) break
       const blocked = connection.statement(BLOCKED_BY_SEQ).get({ seq }) as BlockedJob | undefined
       const became = blocked === undefined ? 'waits' : resolveBlocked(database, blocked)
       if (became === 'ready') counts.promoted++
       if (became === 'fails') counts.dependentsFailed++
+      if (blocked?.needs) steps += inputSteps(database, seq)
       // If its dependency was queued again, the next finish of the dependency decides.
       connection.statement(UNMARK).run({ seq })
     }

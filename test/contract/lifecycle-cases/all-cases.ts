@@ -4,11 +4,13 @@ import type { EventName } from '../../../src/job/lifecycle.ts'
 import { CLAIM_CASES } from './claim-cases.ts'
 import type { CasesOf } from './event-case.ts'
 import { HOLDER_CASES } from './holder-cases.ts'
+import { NEEDS_CASES } from './needs-cases.ts'
 import { REQUEST_CASES } from './request-cases.ts'
 import { SWEEPER_CASES } from './sweeper-cases.ts'
 
 export const CASES: CasesOf<EventName> = {
   ...CLAIM_CASES,
+  ...NEEDS_CASES,
   ...HOLDER_CASES,
   ...SWEEPER_CASES,
   ...REQUEST_CASES,

@@ -30,6 +30,7 @@ import {
   IDEMPOTENCY,
   twoOfOneKey,
 } from './event-case.ts'
+import { withoutInputs } from './needs-cases.ts'
 import { sweeping } from './sweeper-cases.ts'
 
 const enqueue: EventCase['fire'] = (store, { endpoint }) =>
@@ -76,6 +77,7 @@ export const CLAIM_CASES: CasesOf<'enqueue' | 'promote' | 'fail_dependent' | 'cl
         const first = await enqueueOne(store, endpoint)
         return sweepOf(store, (await enqueueOne(store, endpoint, { dependsOn: [first.id] })).id)
       },
+      inputs_made: withoutInputs,
       slot_free: async (store) => {
         const { head, behind } = await twoOfOneKey(store)
         await store.settle([burial(store, head)])

@@ -172,6 +172,7 @@ const DEATHS: Record<string, EventName> = {
   expired: 'expire',
   endpoint_gone: 'abandon',
   dependency_failed: 'fail_dependent',
+  input_missing: 'fail_inputs',
 }
 const DEATHS_IN_FLIGHT: Record<string, EventName> = {
   lease_lost: 'bury_lost',

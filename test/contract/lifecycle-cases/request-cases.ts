@@ -11,6 +11,7 @@ import {
   DEDUPE,
   type EventCase,
 } from './event-case.ts'
+import { neededForLong } from './needs-cases.ts'
 
 type RequestEvent = 'replace' | 'displace' | 'supersede' | 'cancel' | 'retry' | 'edit' | 'delete'
 
@@ -71,6 +72,12 @@ export const REQUEST_CASES: CasesOf<RequestEvent> = {
   },
   delete: {
     ...caseOf({}, remove),
-    broken: { effects_done: { triedIn: 'test/contract/dependencies.test.ts' } },
+    broken: {
+      effects_done: { triedIn: 'test/contract/dependencies.test.ts' },
+      not_needed: async (store) => {
+        const needed = await neededForLong(store)
+        return { id: needed.jobId, tries: [{ fire: () => remove(store, needed), instead: null }] }
+      },
+    },
   },
 }

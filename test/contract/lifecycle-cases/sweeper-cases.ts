@@ -159,6 +159,7 @@ export const SWEEPER_CASES: CasesOf<SweeperEvent> = {
     broken: {
       purge_due: brokenBy({ state: 'succeeded' }, sweeping),
       effects_done: { triedIn: 'test/contract/dependencies.test.ts' },
+      not_needed: { triedIn: 'test/contract/needs.test.ts' },
     },
   },
 }

@@ -45,6 +45,68 @@ export async function depending(stage: Stage): Promise<void> {
   await stage.sweep()
 }
 
+export async function needing(stage: Stage): Promise<void> {
+  const { store } = stage
+  await stage.endpoint('base')
+  await stage.endpoint('work')
+  const need = (name: string, fields = {}) =>
+    ({ name, jobId: stage.idOf(name), pointer: '', ifFailed: 'fail', ...fields }) as const
+  const inputsOf = (name: string) =>
+    stage.step(`inputs of ${name}`, async () => {
+      const inputs = await store.getInputs(stage.idOf(name))
+      return inputs && Buffer.from(inputs).toString()
+    })
+  const remove = (name: string) =>
+    stage.step(`delete ${name}`, () => store.deleteJob(stage.idOf(name)))
+  const retry = (...names: string[]) =>
+    stage.step(`retry ${names}`, () => store.retry(names.map(stage.idOf)))
+  await stage.enqueue(stage.job('a', 'base'), stage.job('b', 'base'), stage.job('c', 'base'))
+  await stage.enqueue(
+    stage.job('both', 'work', { needs: [need('b', { pointer: '/ok' }), need('a')] }),
+    stage.job('goes-on', 'work', { needs: [need('a'), need('c', { ifFailed: 'continue' })] }),
+    stage.job('fails', 'work', { needs: [need('c')] }),
+    stage.job('misses', 'work', { needs: [need('b', { pointer: '/absent' })], dependsOn: [] }),
+    stage.job('in-order', 'work', { needs: [need('a')], orderingKey: 'k' }),
+    stage.job('in-order-behind', 'work', { needs: [need('c')], orderingKey: 'k' }),
+  )
+  const a = await stage.claimOne('base')
+  await stage.step('succeed', () => store.settle([success(store, a)]))
+  await remove('a')
+  await inputsOf('both')
+  const b = await stage.claimOne('base')
+  await stage.step('succeed', () => store.settle([success(store, b)]))
+  await stage.sweep()
+  await inputsOf('both')
+  const c = await stage.claimOne('base')
+  await stage.step('bury', () => store.settle([burial(store, c)]))
+  await stage.sweep()
+  await inputsOf('goes-on')
+  await retry('fails')
+  await remove('a')
+  await stage.enqueue(
+    stage.job('at-once', 'work', { needs: [need('b')] }),
+    stage.job('never', 'work', { needs: [need('b'), need('c')] }),
+    stage.job('missing-at-once', 'work', { needs: [need('b', { pointer: '/absent' })] }),
+    stage.job('not-stored', 'work', { needs: [need('a')] }),
+    stage.job('copied', 'work', {
+      inputs: Buffer.from('{"inputs":{"a":1.0}}'),
+      priority: 9,
+    }),
+  )
+  await stage.sweep()
+  await inputsOf('copied')
+  await stage.step('cancel', () => store.cancel(['both', 'goes-on'].map(stage.idOf)))
+  await retry('both', 'c', 'goes-on', 'fails')
+  await inputsOf('both')
+  await stage.sweep()
+  await inputsOf('both')
+  const again = await stage.claimOne('base')
+  await stage.step('succeed', () => store.settle([success(store, again)]))
+  await stage.sweep()
+  await inputsOf('goes-on')
+  await stage.claim('work', 20)
+}
+
 export async function ordering(stage: Stage): Promise<void> {
   const { store } = stage
   await stage.endpoint('work')

@@ -8,7 +8,7 @@ import { posthorn, secret, serve } from '../kit/program.ts'
 import { startGovernment } from './government.ts'
 import { type Invoice, invoiceFrom } from './invoice.ts'
 import { startMailSink } from './mail-sink.ts'
-import { createSteps } from './steps.ts'
+import { createSteps, type Step } from './steps.ts'
 import { TABLES } from './works.ts'
 
 const PAGE = readFileSync(join(import.meta.dirname, 'page.html'))
@@ -61,10 +61,11 @@ async function confirm(request: IncomingMessage, response: ServerResponse): Prom
   const invoice = await invoiceFrom(request)
   if (typeof invoice === 'string') return respond(response, 400, { error: invoice })
   const items = await posthorn.enqueueBatch<Invoice>(
-    steps.map(({ endpoint, after }) => ({
+    steps.map(({ endpoint, needs, after = [] }) => ({
       endpoint,
       payload: invoice,
-      dependsOn: after.map((name) => `#${steps.findIndex((one) => one.endpoint === name)}`),
+      ...(needs === undefined ? {} : { needs: needsOf(needs) }),
+      dependsOn: after.map(itemOf),
       tags: [`invoice-${invoice.number}`],
       // If the button is pressed twice, or a lost response repeated, these are the same five jobs.
       idempotencyKey: `invoice-${invoice.number}`,
@@ -75,6 +76,20 @@ async function confirm(request: IncomingMessage, response: ServerResponse): Prom
   const jobs = items.map(({ id }, i) => [steps[i]?.endpoint, id])
   const tookMs = Math.round(performance.now() - startedAtMs)
   respond(response, 202, { invoice: invoice.number, jobs: Object.fromEntries(jobs), tookMs })
+}
+
+/** How an item of a batch names an earlier one. */
+function itemOf(endpoint: string): string {
+  return `#${steps.findIndex((one) => one.endpoint === endpoint)}`
+}
+
+function needsOf(needs: NonNullable<Step['needs']>) {
+  return Object.fromEntries(
+    Object.entries(needs).map(([name, { of, pointer }]) => [
+      name,
+      `${itemOf(of)}/result${pointer}`,
+    ]),
+  )
 }
 
 /** The state of each step, read from Posthorn. */

@@ -2,16 +2,18 @@
 import type { EndpointSettings } from '../../src/client/client.ts'
 import type { Work } from '../kit/deliveries.ts'
 import type { Ledger } from '../kit/ledger.ts'
-import type { Invoice } from './invoice.ts'
 import { createWorks, type Place } from './works.ts'
 
 export interface Step {
   endpoint: string
   title: string
-  /** Endpoints of earlier steps that must succeed first. */
-  after: string[]
+  /** Results of earlier steps: for each name the endpoint, and a JSON Pointer into its result. */
+  needs?: Record<string, { of: string; pointer: string }>
+  /** Endpoints of other earlier steps that must succeed first. */
+  after?: string[]
   settings: Omit<EndpointSettings, 'url' | 'secret'>
-  work: Work<Invoice>
+  // biome-ignore lint/suspicious/noExplicitAny: each step has other inputs
+  work: Work<any>
 }
 
 export function createSteps(ledger: Ledger, place: Place, retryDelay: string): Step[] {
@@ -19,27 +21,33 @@ export function createSteps(ledger: Ledger, place: Place, retryDelay: string): S
   const retry = { maxAttempts: 10, backoff: { type: 'exponential', delay: retryDelay } } as const
   const soon = { retry }
   const slow = { retry, completion: 'async', completionTimeout: '30s' } as const
+  const eInvoiceNumber = { of: 'e-invoice', pointer: '/number' }
   return [
-    { endpoint: 'invoice-pdf', title: 'PDF', after: [], settings: soon, work: pdf },
-    { endpoint: 'e-invoice', title: 'E-invoice', after: [], settings: slow, work: eInvoice },
+    { endpoint: 'invoice-pdf', title: 'PDF', settings: soon, work: pdf },
+    { endpoint: 'e-invoice', title: 'E-invoice', settings: slow, work: eInvoice },
     {
       endpoint: 'e-way-bill',
       title: 'E-way bill',
-      after: ['e-invoice'],
+      needs: { eInvoice: eInvoiceNumber },
       settings: soon,
       work: eWayBill,
     },
     {
       endpoint: 'invoice-mail',
       title: 'E-mail',
-      after: ['invoice-pdf'],
+      needs: {
+        pdf: { of: 'invoice-pdf', pointer: '/file' },
+        eInvoice: eInvoiceNumber,
+        eWayBill: { of: 'e-way-bill', pointer: '/number' },
+      },
       settings: soon,
       work: eMail,
     },
     {
       endpoint: 'accounting',
       title: 'Accounting entries',
-      after: [],
+      needs: { eInvoice: eInvoiceNumber },
+      after: ['invoice-mail'],
       settings: soon,
       work: accounting,
     },

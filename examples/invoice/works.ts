@@ -9,11 +9,16 @@ import { amountText, type Invoice } from './invoice.ts'
 import { writePdf } from './pdf.ts'
 
 export const TABLES = `
-  create table if not exists e_invoices (invoice integer primary key, number text);
   create table if not exists entries (
-    invoice integer, account text, cents integer, primary key (invoice, account))`
+    invoice integer, account text, cents integer, e_invoice text, primary key (invoice, account))`
 const HEARTBEAT_MS = 2_000
 const MAIL_DEADLINE_MS = 10_000
+
+/** What a step with `needs` receives. */
+interface WithInputs<Name extends string> {
+  payload: Invoice
+  inputs: Record<Name, string>
+}
 
 export interface Place {
   dataFolder: string
@@ -36,39 +41,39 @@ export function createWorks(ledger: Ledger, place: Place) {
       reportProgress,
       register(url, jobId, { invoice: payload.number }),
     )
-    return ledger.finish(jobId, fence, { number }, () => {
-      const insert = 'insert into e_invoices values (?, ?) on conflict do nothing'
-      ledger.db.prepare(insert).run(payload.number, number)
-    })
+    return ledger.finish(jobId, fence, { number })
   }
 
-  const eWayBill: Work<Invoice> = async ({ jobId, fence, payload }) => {
-    const select = 'select number from e_invoices where invoice = ?'
-    const { number: eInvoice } = ledger.db.prepare(select).get(payload.number) as { number: string }
+  const eWayBill: Work<WithInputs<'eInvoice'>> = async ({ jobId, fence, payload }) => {
+    const { eInvoice } = payload.inputs
     const number = await register(`${place.governmentUrl}/e-way-bills`, jobId, { eInvoice })
     return ledger.finish(jobId, fence, { number, eInvoice })
   }
 
-  const eMail: Work<Invoice> = async ({ jobId, fence, payload }) => {
+  const eMail: Work<WithInputs<'pdf' | 'eInvoice' | 'eWayBill'>> = async (delivery) => {
+    const { jobId, fence } = delivery
+    const { payload: invoice, inputs } = delivery.payload
     await mail.sendMail({
       // Equal in each attempt: mail has no transaction, but a mailbox can detect repeats.
       messageId: `<${jobId}@example.com>`,
       from: 'invoices@example.com',
-      to: payload.email,
-      subject: `Invoice ${payload.number}`,
-      text: `Dear ${payload.customer}, please find attached your invoice.`,
-      attachments: [{ path: pdfOf(payload) }],
+      to: invoice.email,
+      subject: `Invoice ${invoice.number}`,
+      text: `Dear ${invoice.customer}, please find attached your invoice.\nE-invoice ${inputs.eInvoice}, e-way bill ${inputs.eWayBill}`,
+      attachments: [{ path: join(place.dataFolder, inputs.pdf) }],
       signal: AbortSignal.timeout(MAIL_DEADLINE_MS),
     })
-    return ledger.finish(jobId, fence, { sentTo: payload.email })
+    return ledger.finish(jobId, fence, { sentTo: invoice.email })
   }
 
-  const accounting: Work<Invoice> = async ({ jobId, fence, payload }) =>
-    ledger.finish(jobId, fence, { booked: amountText(payload) }, () => {
-      const insert = ledger.db.prepare('insert into entries values (?, ?, ?)')
-      insert.run(payload.number, 'receivables', payload.amountCents)
-      insert.run(payload.number, 'revenue', -payload.amountCents)
+  const accounting: Work<WithInputs<'eInvoice'>> = async ({ jobId, fence, payload }) => {
+    const { payload: invoice, inputs } = payload
+    return ledger.finish(jobId, fence, { booked: amountText(invoice) }, () => {
+      const insert = ledger.db.prepare('insert into entries values (?, ?, ?, ?)')
+      insert.run(invoice.number, 'receivables', invoice.amountCents, inputs.eInvoice)
+      insert.run(invoice.number, 'revenue', -invoice.amountCents, inputs.eInvoice)
     })
+  }
 
   return { pdf, eInvoice, eWayBill, eMail, accounting }
 }

@@ -68,7 +68,7 @@ const printedCount = (text: string) => program.printed().split(text).length - 1
 function entries(): unknown[] {
   const db = new DatabaseSync(join(folder, 'ledger.db'), { readOnly: true })
   try {
-    return db.prepare('select account, cents from entries where invoice = 42').all()
+    return db.prepare('select account, cents, e_invoice from entries where invoice = 42').all()
   } finally {
     db.close()
   }
@@ -104,7 +104,20 @@ describe('an invoice that is confirmed', () => {
     expect(Date.parse(jobs.get('e-way-bill').startedAt)).toBeGreaterThanOrEqual(
       Date.parse(jobs.get('e-invoice').finishedAt),
     )
-    expect(jobs.get('e-way-bill').result.eInvoice).toBe(jobs.get('e-invoice').result.number)
+    const eInvoice = jobs.get('e-invoice').result.number
+    expect(jobs.get('e-way-bill').result.eInvoice).toBe(eInvoice)
+    expect(Date.parse(jobs.get('accounting').startedAt)).toBeGreaterThanOrEqual(
+      Date.parse(jobs.get('invoice-mail').finishedAt),
+    )
+    const { body: given } = await posthorn.request(
+      'GET',
+      `/jobs/${jobs.get('invoice-mail').id}/inputs`,
+    )
+    expect(given.inputs).toEqual({
+      pdf: 'invoice-42.pdf',
+      eInvoice,
+      eWayBill: jobs.get('e-way-bill').result.number,
+    })
     expect(printedCount('government: is out of order')).toBe(2)
     expect(printedCount('government: accepts /e-invoices')).toBe(1)
     expect(printedCount('government: accepts /e-way-bills')).toBe(1)
@@ -113,14 +126,14 @@ describe('an invoice that is confirmed', () => {
     expect(program.printed()).toContain(mail)
     expect(readFileSync(join(folder, 'invoice-42.pdf')).subarray(0, 5).toString()).toBe('%PDF-')
     expect(entries()).toEqual([
-      { account: 'receivables', cents: 125_000 },
-      { account: 'revenue', cents: -125_000 },
+      { account: 'receivables', cents: 125_000, e_invoice: eInvoice },
+      { account: 'revenue', cents: -125_000, e_invoice: eInvoice },
     ])
   })
 
   it('is not booked again by a delivery that is repeated or late', async () => {
     const { id } = (await shown()).find(({ endpoint }) => endpoint === 'accounting') as Shown
-    const body = JSON.stringify(INVOICE)
+    const body = JSON.stringify({ payload: INVOICE, inputs: { eInvoice: '1' } })
     const deliver = (fence: number, secret = SECRET) => {
       const headers = { ...signedHeaders(secret, body, { id }), 'posthorn-fence': String(fence) }
       return fetch(`${program.url}/do/accounting`, { method: 'POST', headers, body })

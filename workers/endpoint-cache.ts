@@ -1,7 +1,8 @@
 // Caches endpoints for a worker. A change must reach every worker within 1 s, and the store may
 // cache endpoints too, so each of the two caches keeps them for less than half of that.
 import type { Endpoint } from '../src/endpoint/endpoint.ts'
-import type { ApiMode, Store } from '../src/store/store.ts'
+import type { ApiMode } from '../src/store/api-mode.ts'
+import type { Store } from '../src/store/store.ts'
 
 const MAX_AGE_MS = 400
 const NEVER = Number.NEGATIVE_INFINITY

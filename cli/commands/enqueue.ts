@@ -45,6 +45,12 @@ export const command = action({
     },
     cost: { type: 'string', value: '1-1000', help: 'how much work the job is; default 1' },
     tag: { type: 'string', value: 'TAG', multiple: true, help: 'can be given more than once' },
+    needs: {
+      type: 'string',
+      value: 'NAME=JOB',
+      multiple: true,
+      help: 'deliver the result of another job as the input NAME; JOB/result/irn is a part of it',
+    },
     wait: { type: 'boolean', help: 'wait until it is final; the exit code says how it ended' },
     ...WAIT_OPTIONS,
     json: { type: 'boolean', help: 'print the job as JSON' },
@@ -67,6 +73,7 @@ string needs its own quotes: '"hello"'.`,
       fairnessKey: values['fairness-key'],
       cost: values.cost === undefined ? undefined : wholeNumber('--cost', values.cost, 1, 1_000),
       tags: values.tag,
+      needs: values.needs === undefined ? undefined : needsFrom(values.needs),
     } satisfies NewJob
     const waits = waitOptions(values.timeout)
     const posthorn = connect()
@@ -108,4 +115,17 @@ async function payloadFrom(word: string | undefined, file: string | undefined): 
 /** Some shells put a byte order mark before what they pipe. It is not part of the JSON. */
 function withoutMark(bytes: Buffer): Buffer {
   return bytes.subarray(0, 3).equals(Buffer.from('\ufeff')) ? bytes.subarray(3) : bytes
+}
+
+/** The server checks names and jobs. */
+function needsFrom(words: string[]): Record<string, string> {
+  const needs = words.map((word) => {
+    const at = word.indexOf('=')
+    if (at > 0) return [word.slice(0, at), word.slice(at + 1)] as const
+    throw new UsageError(`--needs is "${word}"; expected NAME=JOB, like irn=job_…/result/irn.`)
+  })
+  const names = needs.map(([name]) => name)
+  const twice = names.find((name, i) => names.indexOf(name) < i)
+  if (twice !== undefined) throw new UsageError(`--needs names "${twice}" more than once.`)
+  return Object.fromEntries(needs)
 }

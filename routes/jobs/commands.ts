@@ -39,6 +39,7 @@ import {
   sendJob,
   stateConflict,
 } from './job-reply.ts'
+import { type RetryBody, retryBody, retryDependents } from './retry-dependents.ts'
 
 interface JobRoutes {
   store: Store
@@ -132,7 +133,8 @@ const COMMANDS = {
     errors: ['job_not_found', 'job_state_conflict'],
   },
   retry: {
-    summary: 'Queue a dead or cancelled job again, with maxAttempts new attempts',
+    summary:
+      'Queue a dead or cancelled job again, with maxAttempts new attempts; with its dependents if asked',
     needs: 'one that is dead or cancelled',
     response: retriedJobResponse,
     errors: ['job_not_found', 'job_state_conflict', 'dedupe_conflict', UNKNOWN_ENDPOINT],
@@ -145,7 +147,7 @@ function registerCommand(
   { store }: JobRoutes,
   verb: keyof typeof COMMANDS,
 ): void {
-  app.post<ById>(
+  app.post<ById & { Body?: RetryBody | null }>(
     `/jobs/:id/${verb}`,
     {
       config: { scope: 'enqueue' },
@@ -153,7 +155,7 @@ function registerCommand(
         summary: COMMANDS[verb].summary,
         params: jobParams,
         querystring: noQuery,
-        body: noBody,
+        body: verb === 'retry' ? retryBody : noBody,
         response: { 200: COMMANDS[verb].response },
         errors: COMMANDS[verb].errors,
         responseHeaders: { 200: ['etag'] },
@@ -162,9 +164,13 @@ function registerCommand(
     async (request, reply) => {
       const { id } = request.params
       const [result] = isJobId(id) ? await store[verb]([id]) : []
-      if (!isDone(verb, result)) throw await refusal(store, verb, id, result)
+      const withDependents = verb === 'retry' && request.body?.withDependents === true
+      const isMet = isDone(verb, result) || (withDependents && isAlive(result))
+      if (!isMet) throw await refusal(store, verb, id, result)
+      const more = withDependents ? await retryDependents(store, id) : {}
       const job = await readJob(store, id)
-      return sendJob(reply, job, verb === 'retry' ? { dependenciesWaived: waivedBy(result) } : {})
+      if (verb === 'cancel') return sendJob(reply, job)
+      return sendJob(reply, job, { dependenciesWaived: waivedBy(result), ...more })
     },
   )
 }
@@ -173,6 +179,11 @@ function registerCommand(
 function isDone(verb: keyof typeof COMMANDS, result: RetryResult | undefined): boolean {
   if (result?.kind === 'applied') return true
   return verb === 'cancel' && result?.kind === 'refused' && result.state === 'cancelled'
+}
+
+/** Its dependents can be retried though the job itself need not be. */
+function isAlive(result: RetryResult | undefined): boolean {
+  return result?.kind === 'refused' && result.state !== 'cancelled'
 }
 
 function waivedBy(result: RetryResult | undefined): string[] {

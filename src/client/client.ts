@@ -28,6 +28,7 @@ import type {
   NewJob,
   Page,
   RetriedJob,
+  RetryOptions,
 } from './job.ts'
 import { changeText, jobText } from './json-text.ts'
 import { KeyCalls } from './key-calls.ts'
@@ -240,9 +241,18 @@ export class Posthorn {
    * runs without those that are dead, cancelled or gone. The call is not retried: the job may have
    * run and become dead again.
    */
-  async retry(id: string, { signal }: RequestOptions = {}): Promise<RetriedJob> {
-    const path = `/jobs/${segment(id)}/retry`
-    return this.#call.json({ method: 'POST', path, repeatable: false, signal }, check.RETRIED_JOB)
+  async retry(
+    id: string,
+    { withDependents, signal }: RetryOptions & RequestOptions = {},
+  ): Promise<RetriedJob> {
+    const request = {
+      method: 'POST',
+      path: `/jobs/${segment(id)}/retry`,
+      ...(withDependents === undefined ? {} : { body: JSON.stringify({ withDependents }) }),
+      repeatable: false,
+      signal,
+    } as const
+    return this.#call.json(request, check.RETRIED_JOB)
   }
 
   /** Cancels the newest jobs first, so that a cancel does not let another matching job start. */

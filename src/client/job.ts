@@ -212,6 +212,17 @@ export type MinimalJob = Pick<EnqueuedJob, 'id' | 'state' | 'deduplicated'>
 export type RetriedJob<Payload = unknown, Result = unknown> = Job<Payload, Result> & {
   /** Dependencies that are dead, cancelled or gone: the job runs without them. */
   dependenciesWaived: string[]
+  /** With `withDependents`: how many jobs were queued again because of this one. */
+  dependentsRetried?: number
+  /** With `withDependents`: ids of at most 100 jobs that stay dead because of another job. */
+  left?: string[]
+  /** With `withDependents`: there are more; repeat the call. */
+  more?: boolean
+}
+
+export interface RetryOptions {
+  /** Retries also the jobs that are dead because of this one, and those behind them. */
+  withDependents?: boolean | undefined
 }
 
 /** A job that a worker has claimed. The token authorizes reports until the lease expires. */

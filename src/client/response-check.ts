@@ -99,7 +99,10 @@ export const MINIMAL_JOB = record({
   ...{ id: word, state: oneOf(...JOB_STATES), deduplicated: ifGiven(flag) },
 })
 
-export const RETRIED_JOB = record({ ...JOB.fields, dependenciesWaived: listOf(word) })
+export const RETRIED_JOB = record({
+  ...{ ...JOB.fields, dependenciesWaived: listOf(word), dependentsRetried: ifGiven(number) },
+  ...{ left: ifGiven(listOf(word)), more: ifGiven(flag) },
+})
 
 export const CLAIMED_JOB = record({
   ...JOB.fields,

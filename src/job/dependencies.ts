@@ -1,8 +1,11 @@
 // How dependencies decide about a job while it waits, and when it is retried or copied; and the
 // order in which a bulk retry writes its jobs.
-import { isFinal, type JobState } from './job.ts'
+import { isFinal, type JobState, type JobSummary } from './job.ts'
 import { LIFECYCLE } from './lifecycle.ts'
 import { goesOnWithout, type Need, needsAtRetry } from './needs.ts'
+
+/** A job that waits for another one, or is dead because of it. */
+export type Dependent = Pick<JobSummary, 'id' | 'state' | 'dependsOn' | 'needs'>
 
 export interface DependencyCheck {
   /** The dependencies that it still waits for. */

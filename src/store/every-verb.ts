@@ -200,6 +200,7 @@ async function useNeeds(store: Store): Promise<void> {
   if (attempted?.inputs?.byteLength !== inputs.byteLength) throw new Error('claim: other inputs')
   await store.cancel([last])
   await store.retry([last])
+  await store.dependentsOf([first], 10)
   await store.deleteJob(first)
   await sweepAll(store)
 }

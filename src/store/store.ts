@@ -30,7 +30,7 @@ import type {
   SharedLimitSettings,
 } from '../endpoint/shared-limits.ts'
 import type { EndpointRefusal, RequestRefusal } from '../job/acceptance.ts'
-import type { RetryOptions } from '../job/dependencies.ts'
+import type { Dependent, RetryOptions } from '../job/dependencies.ts'
 import type { EditRefusal, JobChange } from '../job/edit.ts'
 import type {
   Attempt,
@@ -50,6 +50,7 @@ import type {
 import type { SettlingEvent } from '../job/lifecycle.ts'
 import type { Retention } from '../job/retention.ts'
 import type { StoredKey } from './api-key.ts'
+import type { ApiMode } from './api-mode.ts'
 import type { AttemptTokens } from './attempt-token.ts'
 import type { End } from './ends.ts'
 import type { MinuteStats, MinuteStatsRange, MinuteStatsReport } from './minute-stats.ts'
@@ -123,6 +124,8 @@ export interface Store {
   /** As makeInputs made them; null: the job has none, or they are not made yet. */
   getInputs(id: string): Promise<Uint8Array | null>
   listJobs(query: JobQuery): Promise<Page<JobSummary>>
+  /** The jobs that wait for one of these, or are dead because of one; not more than `limit`. */
+  dependentsOf(ids: string[], limit: number): Promise<Dependent[]>
   /** Returns the ids of final and deleted jobs: one query for all requests that wait. */
   finalAmong(ids: string[]): Promise<string[]>
   /** The id of the earliest job of this ordering key that is not final; null: there is none. */
@@ -589,12 +592,3 @@ export type PutScheduleResult =
 export type DeleteScheduleResult =
   | { kind: 'deleted' | 'not_found' }
   | { kind: 'stale'; version: number }
-
-// The mode of the API.
-
-export interface ApiMode {
-  /** No API key is set, so endpoints may have loopback addresses. */
-  localMode: boolean
-  /** Base of the URLs that handlers report to; null: unknown. */
-  publicUrl: string | null
-}

@@ -47,6 +47,7 @@ import {
   text,
 } from './fields.ts'
 import {
+  dependentsFields,
   MAX_DEPENDENCIES,
   needs,
   needsField,
@@ -382,6 +383,7 @@ export const minimalJobResponse = z.strictObject({
 
 export const retriedJobResponse = z.object({
   ...jobResponse.shape,
+  ...dependentsFields,
   dependenciesWaived: z.array(z.string()).meta({
     description:
       'ids of the dependencies that are dead, cancelled or deleted: the job runs without them. It waits again for those that are queued or running',

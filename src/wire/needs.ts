@@ -147,3 +147,18 @@ export function unknownDependency(
   const path = need === undefined ? '/dependsOn' : `/needs/${need.name}`
   return new AppError('invalid_request', `${path}: ${message}`, { errors: [{ path, message }] })
 }
+
+/** The fields of the response that only a retry with dependents has. */
+export const dependentsFields = {
+  dependentsRetried: z.int().optional().meta({
+    description: 'with withDependents: how many jobs were queued again because of this one',
+  }),
+  left: z.array(z.string()).optional().meta({
+    description:
+      'with withDependents: ids of at most 100 jobs that stay dead, because they depend on another job that is dead, cancelled or deleted',
+  }),
+  more: z.literal(true).optional().meta({
+    description:
+      'with withDependents: there are more than 10,000, or more than the store could change in time: repeat the request',
+  }),
+}

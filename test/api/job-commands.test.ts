@@ -2,6 +2,7 @@
 import { describe, expect, it } from 'vitest'
 import { at, type Body, CONCURRENT, heldReplies, soon, useApi } from '../support/api-fixture.ts'
 import { SQLITE_UNLESS_LONG } from '../support/engines.ts'
+import type { Reply } from '../support/receiver.ts'
 
 const LONG = { timeout: 240_000 }
 /** The delay that a busy machine can add. */
@@ -227,7 +228,7 @@ describe.each(SQLITE_UNLESS_LONG)('on %s', CONCURRENT, (engine) => {
   /** A chain of jobs, each of which depends on the one before. The first one is rejected. */
   async function deadChain() {
     const delivered: string[] = []
-    const replies = { first: 422 }
+    const replies: { first: Reply | Promise<Reply> } = { first: 422 }
     const receiver = await fixture.receive(({ body }) => {
       const name = JSON.parse(body.toString()) as string
       delivered.push(name)
@@ -278,6 +279,43 @@ describe.each(SQLITE_UNLESS_LONG)('on %s', CONCURRENT, (engine) => {
     expect(last).toMatchObject({ status: 200, body: { dependenciesWaived: [] } })
     await fixture.job(ids[2], 'succeeded')
     expect(delivered).toEqual(['first', 'second', 'third'])
+  })
+
+  it('POST /jobs/:id/retry: withDependents retries what died with it, and may be repeated', async () => {
+    const { ids, delivered, replies, filter } = await deadChain()
+    const [first, second, third] = ids
+    const other = await fixture.endpoint(422)
+    const alone = await other.enqueue()
+    await fixture.job(alone, 'dead')
+    const { name: endpoint } = other
+    const needs = { whole: third }
+    const fourth = await request('POST', '/jobs', { ...filter, payload: 'fourth', needs })
+    const both = await request('POST', '/jobs', { endpoint, payload: 1, dependsOn: [first, alone] })
+    for (const { body } of [fourth, both]) await fixture.job(body.id, 'dead')
+    const retry = () => request('POST', `/jobs/${first}/retry`, { withDependents: true })
+    const all = { status: 200, body: { dependentsRetried: 3, left: [both.body.id] } }
+    expect(await retry()).toMatchObject(all)
+    await soon(() => expect(delivered).toEqual(['first', 'first']))
+    for (const id of [...ids, fourth.body.id]) await fixture.job(id, 'dead')
+
+    // One of the first attempt's dependents was retried and waits; those behind it are still dead.
+    const held = heldReplies()
+    replies.first = held.script()
+    await request('POST', `/jobs/${first}/retry`)
+    expect((await request('POST', `/jobs/${second}/retry`)).body.dependenciesWaived).toEqual([])
+    const rest = await retry()
+    expect(rest).toMatchObject({ status: 200, body: { dependentsRetried: 2 } })
+    expect(await retry()).toMatchObject({ status: 200, body: { dependentsRetried: 0 } })
+    held.release(200)
+    await fixture.job(fourth.body.id, 'succeeded')
+    const last = { payload: 'fourth', inputs: { whole: null } }
+    expect(delivered.slice(2)).toEqual(['first', 'second', 'third', last])
+    expect((await readJob(both.body.id)).state).toBe('dead')
+
+    const refused = await request('POST', `/jobs/${first}/retry`, { withDependants: true })
+    expect(refused).toMatchObject({ status: 400, body: { code: 'invalid_request' } })
+    const plain = await request('POST', `/jobs/${both.body.id}/retry`, {})
+    expect(plain.body).not.toHaveProperty('dependentsRetried')
   })
 
   it('POST /jobs/:id/copy: waives what is dead or gone, and says so; waits for the rest', async () => {

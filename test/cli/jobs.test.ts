@@ -81,6 +81,30 @@ describe('enqueue', () => {
     expect(JSON.parse(listed.stdout).items).toMatchObject([{ id: made.id }])
   })
 
+  it('gives the job the results of others, by --needs', async () => {
+    const first = await enqueued({ delay: '1h' })
+    const words = ['--needs', `irn=${first}/result/irn`, '--needs', `whole=${first}`]
+    const { stdout } = await shell.call(['enqueue', name, '1', ...words])
+    const id = stdout.trim()
+    const needed = { job: first, ifFailed: 'fail' }
+    expect((await job(id)).needs).toEqual({
+      irn: { ...needed, pointer: '/irn' },
+      whole: { ...needed, pointer: '' },
+    })
+    const shown = (await shell.call(['get', id])).stdout
+    expect(shown).toMatch(`irn from ${first} /irn, whole from ${first}`)
+    expect(shown).toMatch(/^due .*: depends on 1 job\)$/m)
+    for (const [wrong, says] of [
+      [['--needs', 'irn'], 'expected NAME=JOB'],
+      [['--needs', `a=${first}`, '--needs', `a=${first}`], 'more than once'],
+    ] as const) {
+      const { code, stderr } = await shell.call(['enqueue', name, '1', ...wrong])
+      expect([code, stderr]).toEqual([2, expect.stringContaining(says)])
+    }
+    const unknown = await shell.call(['enqueue', name, '1', '--needs', 'A=job_x'])
+    expect(unknown).toMatchObject({ code: 2, stderr: expect.stringContaining('needs') })
+  })
+
   it('with --wait exits as the job ends', DEADLINE, async () => {
     const done = await shell.call(['enqueue', name, '1', '--wait'])
     expect(done).toMatchObject({ code: 0, stderr: expect.stringContaining('succeeded') })

@@ -126,6 +126,12 @@ describe('jobs', () => {
       two: { job: first, pointer: '', ifFailed: 'fail' },
     })
     await expect(posthorn.inputs(first)).rejects.toMatchObject({ code: 'job_state_conflict' })
+    const [rejected] = await posthorn.claim(pulled)
+    if (rejected === undefined) throw new Error('nothing was claimed')
+    await posthorn.fail(rejected, { message: 'no', retryable: false })
+    expect((await posthorn.get(second)).failure).toMatchObject({ jobId: first })
+    const again = await posthorn.retry(id, { withDependents: true })
+    expect(again).toMatchObject({ dependentsRetried: 2, left: [] })
     const [claimed] = await posthorn.claim(pulled)
     if (claimed === undefined) throw new Error('nothing was claimed')
     await posthorn.complete(claimed, { n: 5 })

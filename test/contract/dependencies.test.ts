@@ -134,6 +134,31 @@ describe.each(ENGINES)('on %s', (engine) => {
     return [first, second, third]
   }
 
+  test('the dependents of a job are those that wait for it, or died because of it', async () => {
+    const { store } = place
+    const [first, second, third] = await deadChain()
+    const open = await alone()
+    const [waits, alsoWaits] = [await alone([open.id]), await alone([open.id, first.id])]
+    await sweepClean(store)
+    const dependentsOf = async (...jobs: Job[]) => {
+      const ids = jobs.map(({ id }) => id)
+      return (await store.dependentsOf(ids, 10)).map(({ id, state }) => [id, state]).toSorted()
+    }
+    expect(await dependentsOf(third)).toEqual([])
+    expect(await dependentsOf(second)).toEqual([[third.id, 'dead']])
+    const ofFirst = [second, alsoWaits].map(({ id }) => [id, 'dead']).toSorted()
+    expect(await dependentsOf(first)).toEqual(ofFirst)
+    expect(await dependentsOf(open)).toEqual([[waits.id, 'queued']])
+    expect(await store.dependentsOf([first.id, second.id, open.id], 2)).toHaveLength(2)
+    await store.retry([first.id, second.id], BY_FILTER)
+    expect(await dependentsOf(first)).toEqual(
+      [
+        [second.id, 'queued'],
+        [alsoWaits.id, 'dead'],
+      ].toSorted(),
+    )
+  })
+
   test('those retried together wait for one another again, and die together again', async () => {
     const { store } = place
     const chain = await deadChain()

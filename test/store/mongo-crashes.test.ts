@@ -17,6 +17,7 @@ import {
   sweep,
   sweepClean,
 } from '../contract/fixtures.ts'
+import { needOf } from '../contract/lifecycle-cases/needs-cases.ts'
 import { type MongoProxy, startMongoProxy } from '../support/mongo-proxy.ts'
 import { useStore } from '../support/stores.ts'
 import { until } from '../support/until.ts'
@@ -116,6 +117,66 @@ describe('a process that ends right after it wrote', () => {
       })
     }
     expect((await place.store.listJobs({ endpoint: told, limit: 10 })).items).toHaveLength(1)
+  })
+
+  /** The inputs of a job, which it has if and only if it waits no longer. */
+  async function inputsOf(id: string): Promise<string | null> {
+    const { isBlocked } = await jobOf(place.store, id)
+    const inputs = await place.store.getInputs(id)
+    expect(inputs === null).toBe(isBlocked)
+    return inputs === null ? null : Buffer.from(inputs).toString()
+  }
+
+  /** More than a job holds itself, so that it is stored apart. */
+  const LARGE = `"${'x'.repeat(10_000)}"`
+
+  it.each([
+    ['the final state', 'finishes'],
+    ['what is no longer waited for', '$pull'],
+    ['inputs that no job names yet', '{"inputs":{"a":'],
+    ['the inputs', 'inputsBytes'],
+  ])('%s: the job that needs them waits, or has them', async (_, text) => {
+    const needed = await addEndpoint(place.store)
+    const first = await enqueueOne(place.store, needed)
+    const waiting = await addEndpoint(place.store)
+    const needs = [needOf(first.id, { name: 'a' })]
+    const { id } = await enqueueOne(place.store, waiting, { needs })
+    const claimed = await claimOne(store, needed)
+    const lostBefore = proxy.lostAnswers()
+    proxy.cutAfter(text)
+    await store.settle([{ ...success(store, claimed), result: LARGE }]).catch(() => {})
+    expect(proxy.lostAnswers()).toBe(lostBefore + 1)
+    await inputsOf(id)
+    await sweepClean(place.store)
+    expect(await inputsOf(id)).toBe(`{"inputs":{"a":${LARGE}}}`)
+    expect(await claimFrom(place.store, waiting, 5)).toHaveLength(1)
+    expect(await place.store.deleteJob(claimed.jobId)).toEqual({ kind: 'applied' })
+  })
+
+  it.each([
+    ['what it will need', 'neededCount', false],
+    ['a job that needs another', 'awaitsInputs', true],
+    ['the inputs of a new job', 'inputsBytes', true],
+  ])('%s: the job is not stored, or gets its inputs', async (_, text, isStored) => {
+    const needed = await addEndpoint(place.store)
+    await enqueueOne(place.store, needed)
+    const claimed = await claimOne(place.store, needed)
+    await place.store.settle([success(place.store, claimed)])
+    const waiting = await addEndpoint(place.store)
+    const job = newJob(store, waiting, { needs: [needOf(claimed.jobId)] })
+    proxy.cutAfter(text)
+    await expect(store.enqueue([job])).rejects.toThrow()
+    const stored = await place.store.getJob(job.id)
+    expect(stored !== null).toBe(isStored)
+    if (isStored) await inputsOf(job.id)
+    if (stored?.isBlocked) {
+      expect((await place.store.deleteJob(claimed.jobId)).kind).toBe('needed')
+    }
+    await sweepClean(place.store)
+    const found = await claimFrom(place.store, waiting, 5)
+    expect(found.map(({ inputs }) => inputs && Buffer.from(inputs).toString())).toEqual(
+      isStored ? ['{"inputs":{"input":{"ok":1}}}'] : [],
+    )
   })
 
   it('an enqueue leaves none held that could go on', async () => {

@@ -18,7 +18,7 @@ const BY_ID_ALONE = 'a client, a dependency or a finish effect names a job by it
 const ALL_ENDPOINTS =
   'it is about the jobs of all endpoints: the sweep, or a worker that looks for work'
 const LIST = 'a list over all endpoints'
-const WAITING = 'the jobs that wait may be of any endpoint'
+const WAITING = 'the jobs that wait for others, or died with them, may be of any endpoint'
 
 /** Method, collection and conditions of each command that goes to every shard, and the reason. */
 const TO_EVERY_SHARD: Record<string, string> = {
@@ -43,6 +43,7 @@ const TO_EVERY_SHARD: Record<string, string> = {
   'find posthorn_jobs: effectsPending, state': ALL_ENDPOINTS,
   'find posthorn_jobs: endpoint, state': ALL_ENDPOINTS,
   'find posthorn_jobs: expiresAt, state': ALL_ENDPOINTS,
+  'find posthorn_jobs: failureJobId': WAITING,
   'find posthorn_jobs: failureReason, state': LIST,
   'find posthorn_jobs: leaseExpiresAt, phase, state': ALL_ENDPOINTS,
   'find posthorn_jobs: recheckAt, state': ALL_ENDPOINTS,

@@ -335,6 +335,7 @@ async function useNeeds(store: Store, needed: string): Promise<void> {
   await store.settle([{ ...success(store, claimed), result: LARGE.toString() }])
   await store.settle((await claimFrom(store, endpoint, 4)).map((job) => burial(store, job)))
   await store.getInputs(last)
+  await store.dependentsOf([first], 10)
   await store.retry([last])
   await enqueueMany(store, endpoint, 1, { needs: [large] })
   await enqueueMany(store, endpoint, 1, { inputs: LARGE })

@@ -17,6 +17,7 @@ import {
   sweep,
   sweepClean,
 } from '../contract/fixtures.ts'
+import { needOf } from '../contract/lifecycle-cases/needs-cases.ts'
 import { COMPILE_CACHE } from '../support/process.ts'
 import { useStore } from '../support/stores.ts'
 
@@ -24,6 +25,7 @@ const SETTLER = join(import.meta.dirname, 'sqlite-settler.ts')
 const NOTIFYING_COUNT = 30
 /** More than one transaction handles: some finish effects are pending when a process is killed. */
 const DEPENDENT_COUNT = 230
+const NEEDING_COUNT = 100
 const KEYS = ['a', 'b', 'c']
 const JOBS_PER_KEY = 8
 const MIN_KILLS = 8
@@ -39,6 +41,8 @@ test('settling processes are killed again and again: each finish is reported onc
   const onFinish = { endpoint: notified, states: JOB_STATES.filter(isFinal) }
   const first = await enqueueOne(store, endpoint, { onFinish })
   const dependents = await enqueueMany(store, endpoint, DEPENDENT_COUNT, { dependsOn: [first.id] })
+  const sink = await addEndpoint(store)
+  const needing = await enqueueMany(store, sink, NEEDING_COUNT, { needs: [needOf(first.id)] })
   const notifyingIds = await enqueueMany(store, endpoint, NOTIFYING_COUNT, { onFinish })
   const ordered = new Map<string, string[]>()
   for (const key of KEYS) {
@@ -54,6 +58,11 @@ test('settling processes are killed again and again: each finish is reported onc
   }
   expect(killCount).toBeGreaterThan(MIN_KILLS)
   await sweepClean(store)
+
+  const claimed = await claimFrom(store, sink, NEEDING_COUNT)
+  expect(claimed.map(({ jobId }) => jobId).toSorted()).toEqual(needing.toSorted())
+  const inputs = claimed.map((job) => job.inputs && Buffer.from(job.inputs).toString())
+  expect(new Set(inputs)).toEqual(new Set(['{"inputs":{"input":{"ok":1}}}']))
 
   const jobs = await allOf(endpoint)
   expect(jobs).toHaveLength(1 + DEPENDENT_COUNT + NOTIFYING_COUNT + KEYS.length * JOBS_PER_KEY)

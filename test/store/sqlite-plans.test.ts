@@ -104,6 +104,7 @@ const EXPECTED_INDEX: [string, string, string][] = [
   ['expired', sweep.EXPIRED_JOBS, 'COVERING INDEX jobs_expiring'],
   ['purgeable', sweep.PURGEABLE, 'INDEX jobs_purgeable'],
   ['needed by', inputs.NEEDED_BY, 'PRIMARY KEY (needed=?)'],
+  ['dead because of', jobs.DEAD_BECAUSE_OF, 'jobs_failed_because (failure_job_id=?)'],
   [
     'idempotency key',
     enqueueConflicts.JOB_BY.key,

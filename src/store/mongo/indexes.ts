@@ -139,6 +139,11 @@ export const JOB_INDEXES = {
     key: { waitingFor: 1, state: 1 },
     options: { partialFilterExpression: { waitingFor: { $exists: true } } },
   },
+  /** dependentsOf: the jobs that are dead because of one. */
+  failed_because: {
+    key: { failureJobId: 1, _id: 1 },
+    options: { partialFilterExpression: { failureJobId: { $exists: true } } },
+  },
   /** deleteJob, sweep: waiting jobs that need the result of a job that is about to be deleted. */
   needed: {
     key: { 'needs.jobId': 1, awaitsInputs: 1, state: 1 },

@@ -3,6 +3,7 @@
 // order. Queued and succeeded ones have none, because each job would be written to it and removed:
 // they are looked for among all jobs of the endpoint, or of all endpoints.
 import type { Document, Filter } from 'mongodb'
+import type { Dependent } from '../../job/dependencies.ts'
 import type { Job, JobState, JobSummary, JobWithAttempts } from '../../job/job.ts'
 import { firstIdAt } from '../../job/job-id.ts'
 import { type JobQuery, MAX_ENTRIES_PER_PAGE, type Page } from '../store.ts'
@@ -18,6 +19,7 @@ import {
   ownBytes,
   QUEUED_STATES,
   type StoredState,
+  stateOf,
   summaryOf,
   WITHOUT_BULK,
 } from './job-document.ts'
@@ -92,6 +94,36 @@ export async function finalAmong(context: MongoContext, ids: string[]): Promise<
   const final = await withoutAlive(context, ids, {}, deadline)
   // A majority read can be older than the job, or than its retry.
   return withoutAlive(context, final, NEWEST, deadline)
+}
+
+export async function dependentsOf(
+  context: MongoContext,
+  ids: string[],
+  limit: number,
+): Promise<Dependent[]> {
+  if (ids.length === 0 || limit <= 0) return []
+  const deadline = startDeadline()
+  const read = (filter: Filter<JobDocument>) =>
+    run(deadline, (commandLimit) =>
+      context.jobs
+        .find(filter, {
+          projection: { state: 1, dependsOn: 1, needs: 1 },
+          limit,
+          batchSize: limit,
+          ...NEWEST,
+          ...commandLimit,
+        })
+        .toArray(),
+    )
+  const [dead, waiting] = await Promise.all([
+    read({ failureJobId: { $in: ids } }),
+    read({ waitingFor: { $in: ids }, state: 'blocked' }),
+  ])
+  return [...dead, ...waiting]
+    .slice(0, limit)
+    .map(({ _id, state, dependsOn = [], needs = [] }) => ({
+      ...{ id: _id, state: stateOf(state), dependsOn, needs },
+    }))
 }
 
 async function withoutAlive(

@@ -2,6 +2,7 @@
 // the API, which workers read. TTL indexes delete old workers and minute statistics.
 import type { AnyBulkWriteOperation, Collection } from 'mongodb'
 import { type KeyScope, MAX_KEYS, type StoredKey } from '../api-key.ts'
+import type { ApiMode } from '../api-mode.ts'
 import {
   DURATION_BOUNDS_MS,
   MAX_MINUTE_STATS_READ,
@@ -14,7 +15,6 @@ import {
   refuseTooMany,
   wholeMinutes,
 } from '../minute-stats.ts'
-import type { ApiMode } from '../store.ts'
 import { StoreUnavailable } from '../store-errors.ts'
 import { latestUpkeepEnd, type StoredUpkeepLease, type UpkeepLease } from '../upkeep-lease.ts'
 import {

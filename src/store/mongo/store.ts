@@ -34,7 +34,14 @@ import { startError } from './errors.ts'
 import { rememberPendingEffects, tryFinishEffects } from './finish-effects.ts'
 import { getInputs } from './inputs.ts'
 import type { BodyDocument, JobDocument } from './job-document.ts'
-import { finalAmong, getJob, getJobWithAttempts, getPayload, listJobs } from './jobs.ts'
+import {
+  dependentsOf,
+  finalAmong,
+  getJob,
+  getJobWithAttempts,
+  getPayload,
+  listJobs,
+} from './jobs.ts'
 import { reportKeyHealth } from './key-rests.ts'
 import { reencryptEndpoints, reencryptSchedules } from './key-rotation.ts'
 import {
@@ -287,6 +294,7 @@ function jobVerbs(
     getPayload: (id) => getPayload(context, id),
     getInputs: (id) => getInputs(context, id),
     listJobs: (query) => listJobs(context, query),
+    dependentsOf: (ids, limit) => dependentsOf(context, ids, limit),
     finalAmong: (ids) => finalAmong(context, ids),
     headOfOrderingKey: (endpoint, orderingKey) =>
       headOfOrderingKey(context, { endpoint, orderingKey }, startDeadline()),

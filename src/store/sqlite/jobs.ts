@@ -1,5 +1,6 @@
 // Reads jobs: one by id, its payload, lists by age, and which of many are final.
 
+import type { Dependent } from '../../job/dependencies.ts'
 import {
   isFinal,
   type Job,
@@ -14,6 +15,7 @@ import { inStates } from './guards.ts'
 import {
   JOB_COLUMNS,
   type JobRow,
+  parsed,
   type RowWithAttempts,
   SUMMARY_COLUMNS,
   type SummaryRow,
@@ -30,6 +32,14 @@ export const PAYLOAD_OF = `
 select bytes from payloads where seq = (select seq from jobs where id = $id)`
 
 export const STATE_OF_JOB = 'select state from jobs where id = $id'
+
+const DEPENDENT_COLUMNS = 'jobs.id, state, depends_on, needs'
+export const DEAD_BECAUSE_OF = `
+select ${DEPENDENT_COLUMNS} from jobs
+where failure_job_id is not null and failure_job_id = $id limit +$limit`
+export const WAITING_FOR = `
+select ${DEPENDENT_COLUMNS} from dependencies cross join jobs on jobs.id = dependent
+where dependency = $id and blocked = 1 limit +$limit`
 
 /** With more lists, each would get too few entries of a page, so a walk is better. */
 const MAX_LISTS = 100
@@ -65,6 +75,28 @@ export function finalAmong(database: Database, ids: string[]): Promise<string[]>
       return state === null || isFinal(state)
     }),
   )
+}
+
+export function dependentsOf(
+  { connection }: Database,
+  ids: string[],
+  limit: number,
+): Promise<Dependent[]> {
+  return connection.read(() => {
+    const found: Dependent[] = []
+    for (const id of ids) {
+      for (const sql of [DEAD_BECAUSE_OF, WAITING_FOR]) {
+        if (found.length >= limit) return found
+        const rows = connection.statement(sql).all({ id, limit: limit - found.length })
+        found.push(...(rows as unknown as SummaryRow[]).map(toDependent))
+      }
+    }
+    return found
+  })
+}
+
+function toDependent({ id, state, depends_on, needs }: SummaryRow): Dependent {
+  return { id, state, dependsOn: parsed(depends_on, []), needs: parsed(needs, []) }
 }
 
 export function jobOfId({ connection, keys }: Database, id: string): Job | null {

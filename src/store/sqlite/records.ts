@@ -2,6 +2,7 @@
 // upkeep lease, and the settings that the API reports to the workers.
 
 import { type KeyScope, MAX_KEYS, type StoredKey } from '../api-key.ts'
+import type { ApiMode } from '../api-mode.ts'
 import {
   MAX_MINUTE_STATS_READ,
   MINUTE_MS,
@@ -12,7 +13,6 @@ import {
   refuseTooMany,
   wholeMinutes,
 } from '../minute-stats.ts'
-import type { ApiMode } from '../store.ts'
 import { mayTakeUpkeep, type StoredUpkeepLease, type UpkeepLease } from '../upkeep-lease.ts'
 import {
   MAX_WORKERS,

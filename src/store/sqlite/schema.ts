@@ -267,6 +267,8 @@ create index jobs_unsuccessful on jobs (endpoint, unsuccessful, id)
   where unsuccessful is not null;
 -- listJobs of one dedupe key
 create index jobs_of_dedupe_key on jobs (dedupe_key, id) where dedupe_key is not null;
+-- dependentsOf: the jobs that are dead because of one
+create index jobs_failed_because on jobs (failure_job_id, id) where failure_job_id is not null;
 -- enqueue: one job for an idempotency key, an origin or a dedupe key of an endpoint
 create unique index jobs_idempotency on jobs (endpoint, idempotency_key)
   where idempotency_key is not null;
@@ -415,9 +417,9 @@ export interface Migration extends Step {
   sql: string
 }
 
-/** The first one creates a file. Numbers below 16 belong to versions that were never released. */
+/** The first one creates a file. Numbers below 17 belong to versions that were never released. */
 export const MIGRATIONS: readonly Migration[] = [
-  { number: 16, online: true, sql: JOBS + JOB_INDEXES + ENDPOINTS + RECORDS },
+  { number: 17, online: true, sql: JOBS + JOB_INDEXES + ENDPOINTS + RECORDS },
 ]
 
 /**

@@ -27,7 +27,14 @@ import { enqueue } from './enqueue.ts'
 import { openFences } from './fences.ts'
 import { watchFileInPlace } from './file-in-place.ts'
 import { getInputs } from './inputs.ts'
-import { finalAmong, getJob, getJobWithAttempts, getPayload, listJobs } from './jobs.ts'
+import {
+  dependentsOf,
+  finalAmong,
+  getJob,
+  getJobWithAttempts,
+  getPayload,
+  listJobs,
+} from './jobs.ts'
 import { createKeyRing } from './key-file.ts'
 import { reportKeyHealth } from './key-rests.ts'
 import { reencryptEndpoints, reencryptSchedules } from './key-rotation.ts'
@@ -127,6 +134,7 @@ function createStore(database: Database): Store {
     getPayload: (id) => getPayload(database, id),
     getInputs: (id) => getInputs(database, id),
     listJobs: (query) => listJobs(database, query),
+    dependentsOf: (ids, limit) => dependentsOf(database, ids, limit),
     finalAmong: (ids) => finalAmong(database, ids),
     headOfOrderingKey: (endpoint, key) => headOfOrderingKey(database, endpoint, key),
     putEndpoint: (settings, secrets, ifVersion) =>

@@ -44,6 +44,13 @@ interface World {
 type Choose = <T>(items: readonly T[]) => T
 type Play = (world: World, choose: Choose) => Promise<unknown>
 
+/** Some have what a need points at. */
+const RESULTS = [
+  { result: '{"n":1.0}', resultTruncated: false },
+  { result: 'null', resultTruncated: false },
+  { result: null, resultTruncated: true },
+]
+
 const few = [null, null, null, 'a', 'b'] as const
 
 const VERBS = {
@@ -77,7 +84,7 @@ const VERBS = {
     const one = choose(claimed)
     const isLater = choose([false, false, true])
     const end = choose([
-      () => success(store, one),
+      () => ({ ...success(store, one), ...choose(RESULTS) }),
       () => laterAgain(store, one, one.claimedAt + (isLater ? HOUR_MS : 0)),
       () => laterAgain(store, one),
       () => postponement(store, one),
@@ -173,6 +180,10 @@ const VERBS = {
     )
     await stage.step('count', () => store.countJobs([...ENDPOINTS, 'notified', 'nowhere']))
     await stage.step('final', () => store.finalAmong(jobs.map(stage.idOf)))
+    await stage.step('inputs', async () => {
+      const all = await Promise.all(jobs.map((name) => store.getInputs(stage.idOf(name))))
+      return all.map((inputs) => inputs && Buffer.from(inputs).toString())
+    })
     await stage.step('head', () => store.headOfOrderingKey(choose(ENDPOINTS), 'a'))
   },
 } satisfies Record<string, Play>
@@ -191,7 +202,7 @@ const WEIGHTED: Verb[] = [
 
 const draw: fc.Arbitrary<Draw> = fc.record({
   verb: fc.constantFrom(...WEIGHTED),
-  numbers: fc.array(fc.nat({ max: 999 }), { minLength: 24, maxLength: 24 }),
+  numbers: fc.array(fc.nat({ max: 999 }), { minLength: 32, maxLength: 32 }),
 })
 
 export const randomScripts = fc.array(draw, { minLength: COMMANDS, maxLength: COMMANDS })
@@ -260,9 +271,16 @@ function newJob({ stage, jobs }: World, choose: Choose): NewJob {
   const dedupe = choose(few)
   const orderingKey = choose(few)
   const dependsOn = [choose(jobs), choose(jobs)].slice(0, choose([0, 0, 0, 1, 2]))
+  const needed = [choose(jobs), choose(jobs)].slice(0, choose([0, 0, 0, 1, 2]))
+  const needs = needed
+    .filter((one) => !dependsOn.includes(one))
+    .map((one, i) => ({
+      ...{ name: `n${i}`, jobId: stage.idOf(one), pointer: choose(['', '', '/n']) },
+      ifFailed: choose(['fail', 'continue'] as const),
+    }))
   // SQLite gives a job that is queued again, or unblocked, its turn at once, MongoDB in the next
   // claim, by runAt. Both have the same order if the jobs of a key come in the order of runAt.
-  const isUnblocked = orderingKey !== null || dependsOn.length > 0
+  const isUnblocked = orderingKey !== null || dependsOn.length + needs.length > 0
   const fairnessKey = choose(isUnblocked ? [null, name] : few)
   const job = stage.job(name, choose(ENDPOINTS), {
     runAt: stage.now() - (fairnessKey === null ? (FIRST_DUE_UNITS - jobs.length) * UNIT_MS : 0),
@@ -281,6 +299,7 @@ function newJob({ stage, jobs }: World, choose: Choose): NewJob {
     fairnessKey,
     cost: choose([1, 1, 7]),
     dependsOn: [...new Set(dependsOn.map(stage.idOf))],
+    needs,
     onFinish: choose(['inherited', 'inherited', null]),
     metadata: choose([{}, { customer: '7' }]),
   })

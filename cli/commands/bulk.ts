@@ -1,7 +1,6 @@
 // posthorn retry and posthorn cancel: change jobs by id, or all that match a filter, however many.
 import { setTimeout as sleep } from 'node:timers/promises'
 import {
-  type Job,
   type JobFilter,
   type JobState,
   type Posthorn,
@@ -50,8 +49,9 @@ const ORDER: Record<Verb, string> = {
 }
 
 /** Only for retry: the jobs that cancel can change have not failed. */
-const REASON_OPTION = {
+const RETRY_OPTIONS = {
   'failure-reason': { type: 'string', value: 'REASON', help: 'dead for this reason' },
+  'with-dependents': { type: 'boolean', help: 'also the jobs that are dead because of these' },
 } as const satisfies Record<string, Option>
 
 function bulkCommand(verb: Verb, summary: string, examples: string[]): Action {
@@ -60,7 +60,7 @@ function bulkCommand(verb: Verb, summary: string, examples: string[]): Action {
     arguments: ['[ID...]'],
     options: {
       ...FILTER_OPTIONS,
-      ...(verb === 'retry' ? REASON_OPTION : {}),
+      ...(verb === 'retry' ? RETRY_OPTIONS : {}),
       'dry-run': { type: 'boolean', help: 'only count the jobs that match' },
       json: JSON_OPTION,
     },
@@ -79,8 +79,10 @@ ${ORDER[verb]}`,
       }
       const isDry = values['dry-run'] === true
       if (isDry && !isFiltered) throw new UsageError('--dry-run needs a filter.')
+      const withDependents = values['with-dependents'] !== undefined
+      if (withDependents && isFiltered) throw new UsageError('--with-dependents needs ids.')
       const posthorn = connect()
-      if (!isFiltered) return changeEach(verb, words, values.json === true)
+      if (!isFiltered) return changeEach({ verb, withDependents }, words, values.json === true)
       const work = { posthorn, verb, filter, failureReason }
       const result = isDry ? await count(work) : await changeAll(work)
       if (values.json === true) printJson(result)
@@ -121,14 +123,20 @@ function notRetriedText(count: number): string {
   return `${count} were not retried: a job that they depend on is dead, cancelled or deleted. To run such a job without waiting for that one, retry it by id.`
 }
 
+interface Change {
+  verb: Verb
+  withDependents: boolean
+}
+
 /** If one job is refused, the others are changed all the same. */
-async function changeEach(verb: Verb, ids: string[], isJson: boolean): Promise<number> {
+async function changeEach(change: Change, ids: string[], isJson: boolean): Promise<number> {
+  const { verb } = change
   let exitCode: number = EXIT.done
   // Ids sort by time of creation.
   const ordered = verb === 'retry' ? ids.toSorted() : ids.toSorted().reverse()
   for (const id of ordered) {
     try {
-      const text = await changeOne(verb, id)
+      const text = await changeOne(change, id)
       if (isJson) printJsonText(text)
       else printLine(`${id} ${DONE[verb]}${withoutText(JSON.parse(text))}`)
     } catch (error) {
@@ -144,9 +152,10 @@ async function changeEach(verb: Verb, ids: string[], isJson: boolean): Promise<n
 }
 
 /** A retry is not repeated after a lost response: the job may have run and failed again. */
-function changeOne(verb: Verb, id: string): Promise<string> {
+function changeOne({ verb, withDependents }: Change, id: string): Promise<string> {
   const path = `/jobs/${segment(id)}/${verb}`
-  const request = { method: 'POST', path, repeatable: verb === 'cancel' } as const
+  const body = withDependents ? { body: JSON.stringify({ withDependents }) } : {}
+  const request = { method: 'POST', path, ...body, repeatable: verb === 'cancel' } as const
   return responseText(connectRaw(), request, RESPONSES[verb])
 }
 
@@ -155,9 +164,16 @@ function isRefusedByPosthorn({ status, code }: PosthornError): boolean {
   return status !== null && code !== 'unexpected_answer'
 }
 
-function withoutText(job: Job | RetriedJob): string {
-  const waived = 'dependenciesWaived' in job ? job.dependenciesWaived : []
-  return waived.length === 0 ? '' : `; it does not wait for ${waived.join(', ')}`
+/** What a retry says beside the job. */
+function withoutText(job: Partial<RetriedJob>): string {
+  const { dependenciesWaived: waived = [], dependentsRetried, left = [], more } = job
+  const texts = [
+    waived.length === 0 ? '' : `; it does not wait for ${waived.join(', ')}`,
+    dependentsRetried === undefined ? '' : `, with ${dependentsRetried} that died because of it`,
+    left.length === 0 ? '' : `; still dead because of others: ${left.join(', ')}`,
+    more ? '; there are more, so retry it again' : '',
+  ]
+  return texts.join('')
 }
 
 interface Work {

@@ -100,6 +100,24 @@ describe('retry and cancel', () => {
     await posthorn.job(third, 'succeeded')
   })
 
+  it('by ids: a job is retried with those that died because of it', async () => {
+    receiver.answerWith(422)
+    const dead = await enqueued()
+    const second = await enqueued({ dependsOn: [dead] })
+    const third = await enqueued({ needs: { a: second } })
+    const other = await enqueued()
+    const both = await enqueued({ dependsOn: [dead, other] })
+    for (const id of [third, both, other]) await posthorn.job(id, 'dead')
+    receiver.answerWith({ body: '{"pages":3}' })
+    const { stdout } = await shell.call(['retry', dead, '--with-dependents'])
+    expect(stdout).toBe(
+      `${dead} queued again, with 2 that died because of it; still dead because of others: ${both}\n`,
+    )
+    await posthorn.job(third, 'succeeded')
+    const words = ['retry', '--endpoint', name, '--with-dependents']
+    expect(await shell.call(words)).toMatchObject({ code: 2 })
+  })
+
   it('by filter: an ordering key runs again from its first job on', DEADLINE, async () => {
     await posthorn.request('POST', `/endpoints/${name}/pause`)
     // Two groups: jobs that are dead, and jobs that are cancelled.

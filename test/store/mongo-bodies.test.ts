@@ -19,6 +19,7 @@ import {
   success,
   sweep,
 } from '../contract/fixtures.ts'
+import { needOf } from '../contract/lifecycle-cases/needs-cases.ts'
 import { startRewritingProxy } from '../support/rewriting-proxy.ts'
 import { useStore } from '../support/stores.ts'
 
@@ -161,6 +162,33 @@ test('a read that an election made older deletes no result that was stored', asy
   expect(results).toEqual(['applied', 'lease_lost'])
   expect((await store.getJob(claimed.jobId))?.result).toBe(bytes(LARGE).toString())
   expect(await bodyCount()).toBe(1)
+})
+
+test('the inputs of a job count in the bytes of a claim, and leave no body behind', async () => {
+  const first = await enqueueOne(store, endpoint)
+  const sink = await addEndpoint(store)
+  const { id, payloadBytes } = await enqueueOne(store, sink, { needs: [needOf(first.id)] })
+  const result = JSON.stringify('x'.repeat(LARGE))
+  await store.settle([{ ...success(store, await claimOne(store, endpoint)), result }])
+  const stored = async () => await jobs().findOne({ _id: id })
+  const inputsBytes = result.length + '{"inputs":{"input":}}'.length
+  expect(await stored()).toMatchObject({
+    payloadBytes: payloadBytes + inputsBytes,
+    inputsId: expect.any(String),
+  })
+  for (let i = 0; i < 2; i++) {
+    await store.cancel([id])
+    expect(await store.retry([id])).toEqual([{ kind: 'applied' }])
+    expect(await stored()).toMatchObject({ payloadBytes: payloadBytes + inputsBytes })
+    expect(await store.getJob(id)).toMatchObject({ payloadBytes, inputsBytes })
+  }
+  await store.edit(id, { payload: Buffer.from('1') }, null)
+  expect(await stored()).toMatchObject({ payloadBytes: 1 + inputsBytes })
+  const inputBodies = () => bodies().countDocuments({ endpoint: sink })
+  expect(await inputBodies()).toBe(1)
+  await store.settle([success(store, await claimOne(store, sink))])
+  await store.deleteJob(id)
+  expect(await inputBodies()).toBe(0)
 })
 
 test('an edit gives a claim the payload of the version that it claims, old or new', async () => {

@@ -7,7 +7,8 @@ export default defineConfig({
     include: [
       'test/long/**/*.test.ts',
       'test/api/{answers,batch,completion,endpoint-answers,endpoint-fields}.test.ts',
-      'test/api/{endpoint-routes,errors,explain,job-commands,job-fields,keys,limit-routes,needs,pull,rest}.test.ts',
+      'test/api/{endpoint-routes,errors,explain,group-routes,job-commands,job-fields}.test.ts',
+      'test/api/{keys,limit-routes,needs,pull,rest}.test.ts',
       'test/end-to-end/{client,completion,dead-worker,health,limits,minute-stats}.test.ts',
       'test/end-to-end/{observability,other-key,retries,schedules,shared-limits}.test.ts',
       'test/examples/handlers.test.ts',

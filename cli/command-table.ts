@@ -43,6 +43,10 @@ export const COMMAND_GROUPS: Record<string, Record<string, Entry>> = {
       summary: 'cancel jobs, by id or filter',
       load: async () => ({ command: (await import('./commands/bulk.ts')).cancel }),
     },
+    groups: {
+      summary: 'jobs that finish together: list, create, close, retry, …',
+      load: () => import('./commands/groups.ts'),
+    },
     listen: {
       summary: 'deliver the jobs of an endpoint to a handler on this machine',
       load: () => import('./commands/listen.ts'),

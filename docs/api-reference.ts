@@ -10,6 +10,7 @@ type Json = any
 /** The order of a first reader: jobs need endpoints, but are what one comes for. */
 const SECTIONS: Record<string, string[]> = {
   Jobs: ['jobs'],
+  Groups: ['groups'],
   Endpoints: ['endpoints'],
   'Shared limits': ['limits'],
   Schedules: ['schedules'],

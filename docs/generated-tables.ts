@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { SETTINGS } from '../src/config.ts'
 import { DEFAULT_TIMEOUT_MS } from '../src/endpoint/endpoint.ts'
 import { ERRORS, type ErrorCode } from '../src/errors.ts'
+import { GROUP_GUARDS, GROUP_LIFECYCLE, type GroupEvent } from '../src/job/groups.ts'
 import { GUARDS, type Guard, LIFECYCLE, type LifecycleEvent } from '../src/job/lifecycle.ts'
 import { DEFAULT_RETRY } from '../src/job/retry-policy.ts'
 import { METRICS, type MetricRow } from '../src/stats/metric-table.ts'
@@ -22,6 +23,8 @@ const TABLES: Record<string, { page: string; print: () => string }> = {
   settings: { page: 'README.md', print: settingsTable },
   events: { page: 'docs/LIFECYCLE.md', print: eventsTable },
   guards: { page: 'docs/LIFECYCLE.md', print: guardsTable },
+  'group events': { page: 'docs/LIFECYCLE.md', print: groupEventsTable },
+  'group guards': { page: 'docs/LIFECYCLE.md', print: groupGuardsTable },
   routes: { page: 'docs/api.md', print: routesText },
   objects: { page: 'docs/api.md', print: objectsText },
   errors: { page: 'docs/ERRORS.md', print: errorsTable },
@@ -74,6 +77,24 @@ function eventsTable(): string {
   return table(['event', 'from', 'guards', 'to', 'the same write also', 'by'], rows)
 }
 
+function groupEventsTable(): string {
+  const rows = Object.entries(GROUP_LIFECYCLE as Record<string, GroupEvent>).map(
+    ([name, event]) => [
+      name,
+      event.from.join(', ') || '(none)',
+      event.guards.join(', '),
+      event.to ?? '(gone)',
+      event.also,
+      event.by.join(', '),
+    ],
+  )
+  return table(['event', 'from', 'guards', 'to', 'the same write also', 'by'], rows)
+}
+
+function groupGuardsTable(): string {
+  return table(['guard', 'what the write proves'], Object.entries(GROUP_GUARDS))
+}
+
 function guardsTable(): string {
   return table(['guard', 'what the write proves'], Object.entries(GUARDS) as [Guard, string][])
 }
@@ -90,6 +111,7 @@ const ERROR_ADVICE: Record<ErrorCode, string> = {
   job_not_found: 'The job never existed, was deleted, or was purged after its retention.',
   endpoint_not_found: 'Register the endpoint with `PUT /endpoints/:name`. 422 for an enqueue.',
   limit_not_found: 'Create the limit with `PUT /limits/:name`. 422 for an endpoint that names it.',
+  group_not_found: 'The group never existed, was deleted, or was purged. 422 for an enqueue.',
   schedule_not_found: 'Create the schedule with `PUT /schedules/:name`.',
   method_not_allowed: 'The `Allow` header lists the methods of the path.',
   job_state_conflict:
@@ -104,6 +126,10 @@ const ERROR_ADVICE: Record<ErrorCode, string> = {
     '200 endpoints name the limit. Remove it from the `limits` of others, or use a second limit.',
   too_many_keys:
     'A fairness key cannot have settings, because 10,000 others have. `DELETE` those of others.',
+  group_closed: 'It was closed, or had no add for its `closeAfter`. Create another group.',
+  group_full: 'A group has at most 1,000,000 jobs. Create another group.',
+  group_open: 'A job can depend on a closed group only. Close it first, or use its `onFinish`.',
+  group_state_conflict: '`detail` names the present state, and those that the request needs.',
   endpoint_disabled: 'It responded with 410. `POST /endpoints/:name/resume` enables it.',
   dedupe_conflict: 'A queued or running job has the key; `detail` names it.',
   precondition_failed: 'Read the record again and repeat the change.',

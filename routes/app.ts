@@ -16,6 +16,7 @@ import type { AddressPolicy } from '../src/webhook/address-policy.ts'
 import type { Sender } from '../src/webhook/send.ts'
 import { registerEndpointCommands } from './endpoints/commands.ts'
 import { registerEndpointRoutes } from './endpoints/routes.ts'
+import { registerGroupRoutes } from './groups/routes.ts'
 import {
   createAccessCheck,
   createKeyRecheck,
@@ -234,9 +235,11 @@ function registerRoutes(
   // Counts the attempts and jobs that a cancel, or a sweep of this process, ends.
   store.onEnd(countEnd)
   const waits = createJobWaits(store)
+  const groupWaits = createJobWaits({ finalAmong: (ids) => store.finalGroupsAmong(ids) })
   const pulls = new SharedPullWaits(store)
   app.addHook('preClose', async () => {
     waits.stop()
+    groupWaits.stop()
     pulls.stop()
   })
   const snapshots = createSnapshots(store)
@@ -254,6 +257,7 @@ function registerRoutes(
   registerBulkRoutes(app, { store })
   registerJobChangeRoutes(app, { store, batcher, metrics })
   registerExplainRoute(app, { store })
+  registerGroupRoutes(app, { store, waits: groupWaits, recheckKey })
   registerCompletionRoutes(app, { store, maxBodyBytes, countEnd, metrics })
   registerLimitRoutes(app, { store })
   registerScheduleRoutes(app, { store, metrics })

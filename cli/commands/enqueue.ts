@@ -44,6 +44,7 @@ export const command = action({
       help: 'groups the jobs of one customer',
     },
     cost: { type: 'string', value: '1-1000', help: 'how much work the job is; default 1' },
+    group: { type: 'string', value: 'ID', help: 'the group that the job joins' },
     tag: { type: 'string', value: 'TAG', multiple: true, help: 'can be given more than once' },
     needs: {
       type: 'string',
@@ -72,6 +73,7 @@ string needs its own quotes: '"hello"'.`,
       orderingKey: values['ordering-key'],
       fairnessKey: values['fairness-key'],
       cost: values.cost === undefined ? undefined : wholeNumber('--cost', values.cost, 1, 1_000),
+      group: values.group,
       tags: values.tag,
       needs: values.needs === undefined ? undefined : needsFrom(values.needs),
     } satisfies NewJob

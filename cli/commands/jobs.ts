@@ -12,6 +12,7 @@ export const command = action({
   options: {
     ...FILTER_OPTIONS,
     'dedupe-key': { type: 'string', value: 'KEY', help: 'jobs with this dedupe key' },
+    group: { type: 'string', value: 'ID', help: 'jobs of this group' },
     'fairness-key': {
       type: 'string',
       value: 'KEY',
@@ -24,7 +25,7 @@ export const command = action({
   async run({ values }) {
     const limit = listLimit(values.limit)
     const keys = { dedupeKey: values['dedupe-key'], fairnessKey: values['fairness-key'] }
-    const query = { ...filterFrom(values), ...keys }
+    const query = { ...filterFrom(values), ...keys, group: values.group }
     const posthorn = connect()
     const page = await firstItems(limit, (part) => posthorn.page({ ...query, ...part }))
     printPage(page, JOB_COLUMNS, { limit, empty: 'No jobs match.', isJson: values.json === true })

@@ -28,7 +28,11 @@ export const ENQUEUE_ERRORS: readonly RouteError[] = [
   'endpoint_disabled',
   'dedupe_conflict',
   'idempotency_key_reused',
+  'group_closed',
+  'group_full',
+  'group_open',
   UNKNOWN_ENDPOINT,
+  { code: 'group_not_found', status: 422 },
   'overloaded',
 ]
 
@@ -36,7 +40,7 @@ export const ENQUEUE_ERRORS: readonly RouteError[] = [
 export const HEADERS = {
   'x-request-id': 'from the request, or generated; it is also in the log',
   etag: 'the version, for If-Match and If-None-Match',
-  location: 'the path of the job',
+  location: 'the path of the job or the group',
   'preference-applied': 'the preference of the request that was applied; absent: none was',
   vary: 'Prefer, because that header of the request changes the response',
   'retry-after': 'seconds to wait before the next try',

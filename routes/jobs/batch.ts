@@ -4,13 +4,21 @@ import type { FastifyInstance } from 'fastify'
 import { z } from 'zod'
 import type { BatchSize } from '../../src/batch-size.ts'
 import { AppError } from '../../src/errors.ts'
-import { JOB_STATES, type JobState, type MinimalJob, type NewJob } from '../../src/job/job.ts'
+import { JOB_STATES, type MinimalJob, type NewJob } from '../../src/job/job.ts'
 import { dependenciesOf, NEED_COST_BYTES } from '../../src/job/needs.ts'
 import type { ApiMetrics } from '../../src/stats/metrics.ts'
 import { type EnqueueResult, STORE_DEADLINE_MS, type Store } from '../../src/store/store.ts'
 import { StoreUnavailable } from '../../src/store/store-errors.ts'
 import { traceContextOf, traceEnqueue } from '../../src/tracing.ts'
 import { invalidRequest } from '../../src/wire/field-errors.ts'
+import {
+  type BatchGroupBody,
+  batchGroupBody,
+  groupResponse,
+  groupView,
+  newGroupFrom,
+  storedGroupOrThrow,
+} from '../../src/wire/groups.ts'
 import {
   type BatchJobBody,
   batchJobBody,
@@ -21,7 +29,7 @@ import {
 } from '../../src/wire/jobs.ts'
 import { unknownDependency } from '../../src/wire/needs.ts'
 import { preferHeaders, setPreferenceHeaders } from '../http/prefer.ts'
-import { noQuery, problemResponse } from '../http/route-schema.ts'
+import { noQuery, problemResponse, UNKNOWN_ENDPOINT } from '../http/route-schema.ts'
 
 const MAX_BATCH_JOBS = 1_000
 /** A batch may be this many times as large as a request with one job. */
@@ -40,6 +48,7 @@ const MAX_BEGIN_MS = STORE_DEADLINE_MS / 2
 /** How long items are checked before other requests are served. */
 const MAX_STEP_MS = 5
 const RETRY_AFTER_SECONDS = '1'
+const GROUP_REFERENCE = '#group'
 
 /**
  * The handler checks items one by one, so that an invalid one does not affect the others. This
@@ -48,7 +57,11 @@ const RETRY_AFTER_SECONDS = '1'
 const batchBody = z.strictObject({
   jobs: z.array(z.unknown()).min(1).max(MAX_BATCH_JOBS).meta({
     description:
-      'each has the fields of POST /jobs and idempotencyKey, and is validated on its own; "#0" in dependsOn or needs names the first item',
+      'each has the fields of POST /jobs and idempotencyKey, and is validated on its own; "#0" in dependsOn or needs names the first item, "#group" in dependsOn the group of the batch',
+  }),
+  group: batchGroupBody.optional().meta({
+    description:
+      'creates a group that the items join unless they name another one, or null. Has the fields of a new group, idempotencyKey, which is required if an item has one, and open; false closes the group if every item was accepted',
   }),
 })
 type BatchBody = z.output<typeof batchBody>
@@ -64,6 +77,11 @@ export const batchResponse = z.object({
           .optional()
           .meta({ description: 'the state; only with Prefer: return=minimal' }),
         deduplicated: z.literal(true).optional(),
+        group: z
+          .string()
+          .nullable()
+          .optional()
+          .meta({ description: 'the group of the job; only if the batch has one' }),
       }),
       z.object({
         status: z.int(),
@@ -75,6 +93,7 @@ export const batchResponse = z.object({
       }),
     ]),
   ),
+  group: groupResponse.optional().meta({ description: 'the group of the batch' }),
 })
 
 interface BatchRoutes {
@@ -97,29 +116,68 @@ export function registerBatchRoute(app: FastifyInstance, parts: BatchRoutes): vo
         querystring: noQuery,
         headers: preferHeaders,
         response: { 200: batchResponse },
-        errors: ['overloaded'],
+        errors: ['overloaded', 'idempotency_key_reused', UNKNOWN_ENDPOINT],
         responseHeaders: { 200: ['preference-applied', 'vary'] },
       },
     },
-    async ({ body: { jobs }, headers }, reply) => {
+    async ({ body: { jobs, group: asked }, headers }, reply) => {
       const isMinimal = (headers as z.output<typeof preferHeaders>).prefer === 'minimal'
       const hops = hopsOf(headers)
-      const asked = { endpoint: null, jobCount: jobs.length }
-      return traceEnqueue(traceContextOf(headers), asked, async (trace) => {
+      const traced = { endpoint: null, jobCount: jobs.length }
+      return traceEnqueue(traceContextOf(headers), traced, async (trace) => {
         if (storingCount + jobs.length > MAX_STORING_JOBS) throw tooManyBatches()
         storingCount += jobs.length
         try {
-          const items = await readItems(parts, { trace, hops }, jobs)
-          await enqueueInOrder(parts, items).catch((error) => failRest(items, error))
+          const group = asked ? await createBatchGroup(parts.store, asked, jobs, hops) : null
+          const items = await readItems(parts, { trace, hops }, jobs, group)
+          await enqueueInOrder(parts, items, group).catch((error) => failRest(items, error))
+          if (group !== null) await closeIfAccepted(parts.store, group, items)
           // The usual response has no whole jobs either, so only `minimal` changes anything.
           setPreferenceHeaders(reply, isMinimal ? 'minimal' : null)
-          return { items: items.map((item) => responseOf(item, isMinimal)) }
+          const responses = { items: items.map((item) => responseOf(item, isMinimal, group)) }
+          if (group === null) return responses
+          const stored = await parts.store.getGroup(group.id)
+          return stored === null ? responses : { ...responses, group: groupView(stored) }
         } finally {
           storingCount -= jobs.length
         }
       })
     },
   )
+}
+
+/** The group that a batch creates. */
+interface BatchGroup {
+  id: string
+  /** Whether it is closed after the last member. */
+  closes: boolean
+  isClosed: boolean
+}
+
+async function createBatchGroup(
+  store: Store,
+  { open, idempotencyKey, ...body }: BatchGroupBody,
+  jobs: unknown[],
+  hops: number,
+): Promise<BatchGroup> {
+  const hasKey = (job: unknown) =>
+    typeof job === 'object' && job !== null && 'idempotencyKey' in job
+  if (idempotencyKey === undefined && jobs.some(hasKey)) {
+    const message = 'is required if an item has one, so that a repeat finds the group'
+    const errors = [{ path: '/group/idempotencyKey', message }]
+    throw new AppError('invalid_request', `/group/idempotencyKey: ${message}`, { errors })
+  }
+  const made = newGroupFrom(body, idempotencyKey, hops, store.clock.now())
+  const { group } = storedGroupOrThrow(await store.createGroup(made))
+  return { id: group.id, closes: !open, isClosed: false }
+}
+
+/** An item that was not stored may be sent again: the group must still take it. */
+async function closeIfAccepted(store: Store, group: BatchGroup, items: Item[]): Promise<void> {
+  if (!group.closes || group.isClosed) return
+  if (!items.every(({ response }) => response !== null && 'id' in response)) return
+  await store.closeGroup(group.id)
+  group.isClosed = true
 }
 
 /** An item of the batch, from its request to its response. */
@@ -130,8 +188,8 @@ interface Item {
   /** The item has no key that could lead to another job, so its id is known before it is stored. */
   isKeyless: boolean
   response: ItemResponse | null
-  /** Of a stored job; null: there is none. */
-  state: JobState | null
+  /** The job as it is stored; null: there is none. */
+  stored: MinimalJob | null
 }
 
 type ItemResponse =
@@ -143,11 +201,12 @@ async function readItems(
   parts: BatchRoutes,
   origin: RequestOrigin,
   jobs: unknown[],
+  group: BatchGroup | null,
 ): Promise<Item[]> {
   const items: Item[] = []
   let turnAtMs = performance.now() + MAX_STEP_MS
   for (const body of jobs) {
-    items.push(readItem(parts, origin, body))
+    items.push(readItem(parts, origin, body, group))
     if (performance.now() < turnAtMs) continue
     await nextTurn()
     turnAtMs = performance.now() + MAX_STEP_MS
@@ -159,8 +218,9 @@ function readItem(
   { store, maxBodyBytes }: BatchRoutes,
   origin: RequestOrigin,
   body: unknown,
+  group: BatchGroup | null,
 ): Item {
-  const item: Item = { job: null, dependencies: [], isKeyless: true, response: null, state: null }
+  const item: Item = { job: null, dependencies: [], isKeyless: true, response: null, stored: null }
   if (body instanceof AppError) return { ...item, response: refusal(body) }
   const checked = batchJobBody.safeParse(body)
   if (!checked.success) return { ...item, response: refusal(invalidRequest(checked.error, '')) }
@@ -171,7 +231,8 @@ function readItem(
   }
   try {
     const now = store.clock.now()
-    item.job = newJobFrom({ ...rest, dependsOn }, idempotencyKey, origin, now)
+    const joined = rest.group === undefined ? (group?.id ?? null) : rest.group
+    item.job = newJobFrom({ ...rest, group: joined, dependsOn }, idempotencyKey, origin, now)
     item.dependencies = dependenciesOf(item.job)
     item.isKeyless = idempotencyKey === undefined && !rest.dedupe
   } catch (error) {
@@ -184,7 +245,11 @@ function readItem(
  * Writes items in groups, with the same results as one by one. A group ends when it becomes too
  * large, and before an item that refers to another item of the group whose id is not known yet.
  */
-async function enqueueInOrder(parts: BatchRoutes, items: Item[]): Promise<void> {
+async function enqueueInOrder(
+  parts: BatchRoutes,
+  items: Item[],
+  group: BatchGroup | null,
+): Promise<void> {
   const endsAtMs = performance.now() + MAX_BEGIN_MS
   let stretch: Item[] = []
   let bytes = 0
@@ -196,6 +261,11 @@ async function enqueueInOrder(parts: BatchRoutes, items: Item[]): Promise<void> 
   for (const [index, item] of items.entries()) {
     const itemBytes = item.job === null ? 0 : writeCostOf(item.job)
     if (waitsForEarlier(item, items) || bytes + itemBytes > MAX_WRITE_BYTES) await write()
+    if (item.dependencies.includes(GROUP_REFERENCE)) {
+      await write()
+      if (group !== null) await closeIfAccepted(parts.store, group, items.slice(0, index))
+      resolveGroup(item, group)
+    }
     if (item.dependencies.length > 0) resolveReferences(item, items.slice(0, index))
     if (item.job === null) continue
     stretch.push(item)
@@ -219,10 +289,25 @@ function writeCostOf({ payload, headers, dependsOn, needs }: NewJob): number {
 }
 
 function waitsForEarlier(item: Item, items: Item[]): boolean {
-  return item.dependencies.filter(isReference).some((text) => {
+  return item.dependencies.filter(isItemReference).some((text) => {
     const earlier = items[indexOf(text)]
     return earlier !== undefined && earlier.response === null && !earlier.isKeyless
   })
+}
+
+/** Replaces `#group` by the id of the group, which must be closed by now. */
+function resolveGroup(item: Item, group: BatchGroup | null): void {
+  const { job } = item
+  if (job === null) return
+  if (group?.isClosed !== true || job.group === group.id) {
+    item.job = null
+    const message =
+      '#group: expected open: false in the group, accepted items before, and group: null in this item'
+    item.response = refusal(unknownDependency(message, job, GROUP_REFERENCE))
+    return
+  }
+  const { id } = group
+  job.dependsOn = job.dependsOn.map((text) => (text === GROUP_REFERENCE ? id : text))
 }
 
 /** Replaces `#n` by ids. An item that refers to an item without a job is refused. */
@@ -230,8 +315,8 @@ function resolveReferences(item: Item, earlier: Item[]): void {
   const { job } = item
   if (job === null) return
   const ids = new Map<string, string>()
-  for (const text of item.dependencies) {
-    const id = isReference(text) ? idOf(earlier[indexOf(text)]) : text
+  for (const text of dependenciesOf(job)) {
+    const id = isItemReference(text) ? idOf(earlier[indexOf(text)]) : text
     if (id === null) {
       item.job = null
       item.response = refusal(notStored([text], job, text))
@@ -275,7 +360,7 @@ async function enqueueSome({ store, size, metrics }: BatchRoutes, some: Item[]):
     const result = results[i] as EnqueueResult<MinimalJob>
     metrics.onEnqueued(result.kind, durationMs)
     item.response = responseTo(result, item)
-    if ('job' in result) item.state = result.job.state
+    if ('job' in result) item.stored = result.job
   })
 }
 
@@ -322,13 +407,27 @@ function refusal(error: unknown): ItemResponse {
   return { status, error: { code, detail, errors } }
 }
 
-function responseOf({ response, state }: Item, isMinimal: boolean): object {
+function responseOf(
+  { response, stored }: Item,
+  isMinimal: boolean,
+  batchGroup: BatchGroup | null,
+): object {
   if (response === null) throw new Error('an item of a batch was left without a response')
-  return isMinimal && state !== null ? { ...response, state } : response
+  if (stored === null) return response
+  const { state, group } = stored
+  return {
+    ...response,
+    ...(isMinimal ? { state } : {}),
+    ...(batchGroup === null ? {} : { group }),
+  }
 }
 
 function isReference(text: string): boolean {
   return text.startsWith('#')
+}
+
+function isItemReference(text: string): boolean {
+  return isReference(text) && text !== GROUP_REFERENCE
 }
 
 function indexOf(reference: string): number {

@@ -4,14 +4,18 @@ import type { FastifyInstance } from 'fastify'
 import { AppError } from '../../src/errors.ts'
 import { splitUnmet } from '../../src/job/dependencies.ts'
 import type { JobChange } from '../../src/job/edit.ts'
+import { dependencyState } from '../../src/job/groups.ts'
 import type { Job, JobState, NewJob } from '../../src/job/job.ts'
-import { isJobId, newJobId } from '../../src/job/job-id.ts'
+import { isGroupId, isJobId, newJobId } from '../../src/job/job-id.ts'
 import { needsAtRetry } from '../../src/job/needs.ts'
 import type { ApiMetrics } from '../../src/stats/metrics.ts'
 import type { EditResult, RetryResult, Store } from '../../src/store/store.ts'
 import { Undecryptable } from '../../src/store/store-errors.ts'
 import { traceContextOf, traceEnqueue } from '../../src/tracing.ts'
+import { unknownEndpoint } from '../../src/wire/field-errors.ts'
 import {
+  type CopyBody,
+  copyBody,
   type EditBody,
   editBody,
   hopsOf,
@@ -19,7 +23,6 @@ import {
   jobResponse,
   type RequestOrigin,
   retriedJobResponse,
-  unknownEndpoint,
 } from '../../src/wire/jobs.ts'
 import { ifMatch, ifMatchHeaders, stale } from '../http/conditional.ts'
 import {
@@ -217,16 +220,16 @@ function needsFailed(jobId: string): AppError {
 }
 
 function registerCopy(app: FastifyInstance, { store, batcher, metrics }: JobRoutes): void {
-  app.post<ById>(
+  app.post<ById & { Body: CopyBody }>(
     '/jobs/:id/copy',
     {
       config: { scope: 'enqueue' },
       schema: {
         summary:
-          'Enqueue a new job with the same payload and options, due now, without its idempotency and dedupe key',
+          'Enqueue a new job with the same payload and options, due now, without its idempotency and dedupe key, and without its group',
         params: jobParams,
         querystring: noQuery,
-        body: noBody,
+        body: copyBody,
         response: { 201: retriedJobResponse },
         errors: ['job_not_found', 'job_state_conflict', ...ENQUEUE_ERRORS],
         responseHeaders: { 201: ['etag', 'location'] },
@@ -239,7 +242,8 @@ function registerCopy(app: FastifyInstance, { store, batcher, metrics }: JobRout
       const hops = hopsOf(request.headers)
       const asked = { endpoint: job.endpoint, jobCount: null }
       return traceEnqueue(traceContextOf(request.headers), asked, async (trace, span) => {
-        const made = copyOf(job, store.clock.now(), { trace, hops })
+        const group = request.body?.group ?? null
+        const made = copyOf(job, group, store.clock.now(), { trace, hops })
         const copy = { ...made, ...inputs, dependsOn: waitingFor }
         const startedAtMs = performance.now()
         const result = await batcher.enqueue(copy)
@@ -265,10 +269,16 @@ async function dependenciesOfCopy(
 async function statesOf(store: Store, ids: string[]): Promise<Map<string, JobState>> {
   const states = new Map<string, JobState>()
   for (const id of ids) {
-    const job = await store.getJobWithAttempts(id)
-    if (job !== null) states.set(id, job.state)
+    const state = await stateOfDependency(store, id)
+    if (state !== null) states.set(id, state)
   }
   return states
+}
+
+async function stateOfDependency(store: Store, id: string): Promise<JobState | null> {
+  if (!isGroupId(id)) return (await store.getJobWithAttempts(id))?.state ?? null
+  const group = await store.getGroup(id)
+  return group === null ? null : dependencyState(group.state)
 }
 
 /**
@@ -297,8 +307,13 @@ function headersOf({ id, headers }: Job): Record<string, string> {
   return headers
 }
 
-/** Copies a job without its keys, which must be unique, its dependencies and its inputs. */
-function copyOf(job: Job, now: number, { trace, hops }: RequestOrigin): NewJob {
+/** Copies a job without its keys, which must be unique, its group, dependencies and inputs. */
+function copyOf(
+  job: Job,
+  group: string | null,
+  now: number,
+  { trace, hops }: RequestOrigin,
+): NewJob {
   return {
     id: newJobId(now),
     endpoint: job.endpoint,
@@ -318,6 +333,7 @@ function copyOf(job: Job, now: number, { trace, hops }: RequestOrigin): NewJob {
     orderingKey: job.orderingKey,
     fairnessKey: job.fairnessKey,
     cost: job.cost,
+    group,
     dependsOn: [],
     needs: [],
     onFinish: job.onFinish,

@@ -8,6 +8,7 @@ import { keyRestsUntil, keySlotsAfterRest } from '../../src/endpoint/key-rest.ts
 import { sharedRoom, waitsAt } from '../../src/endpoint/shared-limits.ts'
 import { formatDuration } from '../../src/job/duration.ts'
 import { isFinal, JOB_STATES, type JobSummary } from '../../src/job/job.ts'
+import { isGroupId } from '../../src/job/job-id.ts'
 import type { PlaceInLine } from '../../src/store/stats.ts'
 import { MAX_COUNT, type Store } from '../../src/store/store.ts'
 import { canDeliver, isLive } from '../../src/store/worker-liveness.ts'
@@ -184,7 +185,11 @@ function ago(instant: number, now: number): string {
 
 async function whyBlocked(store: Store, job: JobSummary): Promise<Explanation | null> {
   if (job.waitingFor.length > 0) {
-    const final = new Set(await store.finalAmong(job.waitingFor))
+    const jobIds = job.waitingFor.filter((id) => !isGroupId(id))
+    const final = new Set([
+      ...(await store.finalAmong(jobIds)),
+      ...(await store.finalGroupsAmong(job.waitingFor.filter(isGroupId))),
+    ])
     const open = job.waitingFor.filter((id) => !final.has(id))
     const more = open.length > 1 ? ` and ${open.length - 1} more` : ''
     const detail =

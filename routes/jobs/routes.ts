@@ -12,13 +12,14 @@ import {
   duration,
   endpointName,
   fairnessKey,
+  groupId,
+  idempotencyKeyHeader,
   instant,
   MAX_WAIT_MS,
   text,
 } from '../../src/wire/fields.ts'
 import {
   hopsOf,
-  idempotencyKey,
   type JobBody,
   jobBody,
   jobListJson,
@@ -53,13 +54,7 @@ import {
 import type { JobWaits } from './waits.ts'
 
 export const enqueueHeaders = preferHeaders.extend({
-  'idempotency-key': z
-    .string()
-    .transform((value) =>
-      /^".*"$/.test(value) ? value.slice(1, -1).replace(/\\(["\\])/g, '$1') : value,
-    )
-    .pipe(idempotencyKey)
-    .optional(),
+  'idempotency-key': idempotencyKeyHeader,
 })
 
 export type EnqueueHeaders = z.output<typeof enqueueHeaders>
@@ -80,6 +75,7 @@ const jobFilters = z.strictObject({
     .optional(),
   tag: text(1, 64).optional(),
   dedupeKey: text(1, 256).optional(),
+  group: groupId.optional(),
   fairnessKey: fairnessKey.optional(),
   createdAfter: instant.optional(),
   createdBefore: instant.optional(),

@@ -122,6 +122,32 @@ export const FIELD_MEANINGS: Record<string, string> = {
   'postEndpointsByNameRotateSecret.overlap': 'how long the old secret also signs',
   force: 'true: delete the endpoint even if jobs or schedules use it; its jobs become dead',
 
+  // Groups.
+  'Group.state':
+    'open: it takes jobs; cancelling and retrying: its jobs are changed one after another; succeeded and failed are final',
+  'ListedGroup.state':
+    'open: it takes jobs; cancelling and retrying: its jobs are changed one after another; succeeded and failed are final',
+  'postGroups.name': 'a name to find it by',
+  'Group.name': 'the name, which is not unique',
+  'ListedGroup.name': 'the name, which is not unique',
+  'Group.onFinish': 'its notices',
+  'ListedGroup.onFinish': 'its notices',
+  'onFinish.when':
+    'all_final: each time it becomes final; all_succeeded: only if it has succeeded; first_dead: when a job is dead, at most once between two finishes',
+  when: 'all_final: each time it becomes final; all_succeeded: only if it has succeeded; first_dead: when a job is dead, at most once between two finishes',
+  'Group.idempotencyKey': 'the Idempotency-Key of the request that created the group',
+  'ListedGroup.idempotencyKey': 'the Idempotency-Key of the request that created the group',
+  closedAt: 'when it was closed',
+  closedBy: 'request; idle: no add for closeAfter; cancel',
+  cancelled: 'cancelled jobs',
+  'Group.deduplicated': 'only in responses to a creation: the group existed already',
+  'getGroups.state': 'only groups in this state',
+  'getGroups.name': 'only groups with this name',
+  'getGroupsById.wait':
+    'respond when the group is final, or after this time with the group as it is',
+  'postGroups.idempotency-key':
+    '1–255 visible ASCII characters; a repeat with the same key returns the same group',
+
   // Schedules.
   cron: 'five fields or @daily and similar; exactly one of cron and every',
   timezone: 'with cron: a name of the IANA database; default UTC',
@@ -141,6 +167,7 @@ export const FIELD_MEANINGS: Record<string, string> = {
   'getJobs.endpoint': 'only jobs of this endpoint',
   'getJobs.state': 'only jobs in this state; can be repeated',
   'getJobs.dedupeKey': 'only jobs with this dedupe key',
+  'getJobs.group': 'only jobs of this group',
   'getJobs.fairnessKey': 'only jobs with this fairness key; only with endpoint',
   'getStats.endpoint': 'only this endpoint',
   createdAfter: 'only jobs created at this instant or later',

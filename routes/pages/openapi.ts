@@ -12,6 +12,7 @@ import {
   listedEndpointResponse,
 } from '../../src/wire/endpoints.ts'
 import { fairnessKeyListResponse, fairnessKeyResponse } from '../../src/wire/fairness-keys.ts'
+import { groupListResponse, groupResponse, listedGroupResponse } from '../../src/wire/groups.ts'
 import {
   jobListResponse,
   jobResponse,
@@ -313,9 +314,12 @@ export const RESPONSES = {
   explainResponse,
   fairnessKeyListResponse,
   fairnessKeyResponse,
+  groupListResponse,
+  groupResponse,
   limitListResponse,
   limitResponse,
   listedEndpointResponse,
+  listedGroupResponse,
   listedLimitResponse,
   heartbeatResponse,
   jobResponse,

@@ -13,13 +13,8 @@ import { type IfVersion, isMet } from '../../src/store/precondition.ts'
 import type { PutScheduleResult, Schedule, ScheduleChange, Store } from '../../src/store/store.ts'
 import { StoreUnusable } from '../../src/store/store-errors.ts'
 import { traceContextOf, traceEnqueue } from '../../src/tracing.ts'
-import {
-  hopsOf,
-  jobJson,
-  jobResponse,
-  storedOrThrow,
-  unknownEndpoint,
-} from '../../src/wire/jobs.ts'
+import { unknownEndpoint } from '../../src/wire/field-errors.ts'
+import { hopsOf, jobJson, jobResponse, storedOrThrow } from '../../src/wire/jobs.ts'
 import {
   type ScheduleBody,
   scheduleBody,

@@ -12,23 +12,26 @@ import {
   preferHeader,
   refuseNoDate,
 } from './given.ts'
-import type {
-  BatchItem,
-  BulkResult,
-  ClaimedJob,
-  EnqueuedJob,
-  Explanation,
-  FinalJob,
-  Job,
-  JobChange,
-  JobFilter,
-  JobQuery,
-  JobSummary,
-  MinimalJob,
-  NewJob,
-  Page,
-  RetriedJob,
-  RetryOptions,
+import type { NewGroup } from './group.ts'
+import { GroupCalls } from './group-calls.ts'
+import {
+  type BatchItem,
+  type BulkResult,
+  type ClaimedJob,
+  type EnqueuedJob,
+  type Explanation,
+  type FinalJob,
+  isFinal,
+  type Job,
+  type JobChange,
+  type JobFilter,
+  type JobQuery,
+  type JobSummary,
+  type MinimalJob,
+  type NewJob,
+  type Page,
+  type RetriedJob,
+  type RetryOptions,
 } from './job.ts'
 import { changeText, jobText } from './json-text.ts'
 import { KeyCalls } from './key-calls.ts'
@@ -58,6 +61,17 @@ export type {
   SharedLimitSettings,
   StoredFairnessKey,
 } from './endpoint.ts'
+export type {
+  CreatedGroup,
+  FinalGroup,
+  Group,
+  GroupNotice,
+  GroupQuery,
+  GroupSettings,
+  GroupState,
+  ListedGroup,
+  NewGroup,
+} from './group.ts'
 export type * from './job.ts'
 export type { ApiKey, KeyScope } from './key-calls.ts'
 export { type OutboxDocument, type OutboxJob, outboxDocument } from './outbox.ts'
@@ -83,6 +97,14 @@ export interface EnqueueOptions extends RequestOptions {
   return?: 'minimal' | 'representation' | undefined
 }
 
+export interface BatchOptions extends EnqueueOptions {
+  /**
+   * Creates a group that the jobs join unless they name another one, or null. `open: false` closes
+   * it once every job was accepted.
+   */
+  group?: (NewGroup & { open?: boolean | undefined }) | undefined
+}
+
 export interface BulkOptions extends RequestOptions {
   limit?: number | undefined
   /** Only counts the jobs; changes nothing. */
@@ -95,6 +117,7 @@ export interface BulkOptions extends RequestOptions {
  */
 export class Posthorn {
   readonly endpoints: EndpointCalls
+  readonly groups: GroupCalls
   readonly limits: LimitCalls
   readonly schedules: ScheduleCalls
   readonly keys: KeyCalls
@@ -103,6 +126,7 @@ export class Posthorn {
   constructor(options: ClientOptions) {
     this.#call = createCall(options)
     this.endpoints = new EndpointCalls(this.#call)
+    this.groups = new GroupCalls(this.#call)
     this.limits = new LimitCalls(this.#call)
     this.schedules = new ScheduleCalls(this.#call)
     this.keys = new KeyCalls(this.#call)
@@ -151,8 +175,13 @@ export class Posthorn {
    */
   async enqueueBatch<Payload = unknown>(
     jobs: readonly NewJob<Payload>[],
-    { signal, return: wanted }: EnqueueOptions = {},
+    { group, signal, return: wanted }: BatchOptions = {},
   ): Promise<BatchItem[]> {
+    const groupKey = group?.idempotencyKey ?? randomUUID()
+    const grouped =
+      group === undefined
+        ? ''
+        : `"group":${JSON.stringify({ ...group, idempotencyKey: groupKey })},`
     const headers = preferHeader(wanted)
     if (!Array.isArray(jobs)) throw new TypeError('jobs is not a list')
     const keys = (jobs as readonly NewJob<Payload>[]).map((job, i) => {
@@ -164,7 +193,7 @@ export class Posthorn {
       const request = {
         method: 'POST',
         path: '/jobs/batch',
-        body: `{"jobs":[${places.map((place) => texts[place]).join(',')}]}`,
+        body: `{${grouped}"jobs":[${places.map((place) => texts[place]).join(',')}]}`,
         headers,
         repeatable: true,
         signal,
@@ -210,7 +239,13 @@ export class Posthorn {
     id: string,
     options: WaitOptions = {},
   ): Promise<FinalJob<Payload, Result>> {
-    return waitUntilFinal(this.#call, id, options)
+    const wanted = {
+      path: `/jobs/${segment(id)}`,
+      what: 'job',
+      check: check.JOB,
+      isFinal: (job: Job<Payload, Result>): job is FinalJob<Payload, Result> => isFinal(job.state),
+    } as const
+    return waitUntilFinal(this.#call, wanted, options)
   }
 
   /** One page of jobs, newest first. */
@@ -287,14 +322,19 @@ export class Posthorn {
 
   /**
    * Enqueues a new job with the same payload and options, due now. It waits for dependencies that
-   * are not final, and runs without those that are dead, cancelled or gone.
+   * are not final, and runs without those that are dead, cancelled or gone. It joins the group of
+   * the options, and not that of the job.
    */
   async copy<Payload = unknown, Result = unknown>(
     id: string,
-    { signal }: RequestOptions = {},
+    { group, signal }: RequestOptions & { group?: string | undefined } = {},
   ): Promise<RetriedJob<Payload, Result>> {
     const path = `/jobs/${segment(id)}/copy`
-    return this.#call.json({ method: 'POST', path, repeatable: false, signal }, check.RETRIED_JOB)
+    const body = JSON.stringify({ group })
+    return this.#call.json(
+      { method: 'POST', path, body, repeatable: false, signal },
+      check.RETRIED_JOB,
+    )
   }
 
   /** Removes a final job. */

@@ -96,7 +96,12 @@ interface NewJobOptions extends JobTemplate {
   runAt?: string | Date | undefined
   delay?: string | undefined
   dedupe?: { key: string; mode: 'keep' | 'replace' | 'reject' } | null | undefined
-  /** Ids of jobs. In a batch also positions of earlier items, like `#0`. */
+  /** The id of the group that the job joins. */
+  group?: string | null | undefined
+  /**
+   * Ids of jobs and of closed groups. In a batch also positions of earlier items, like `#0`, and
+   * `#group`.
+   */
   dependsOn?: string[] | undefined
   /**
    * The results of other jobs that it gets as inputs, by name: `{ irn: 'job_…/result/irn' }`. In a
@@ -174,6 +179,8 @@ export interface JobSummary {
   fairnessKey: string | null
   cost: number
   scheduleName: string | null
+  /** The id of its group. It stays after the group was deleted. */
+  group: string | null
   dependsOn: string[]
   needs: Record<string, Required<NeedOptions>>
   onFinish: { endpoint: string; states: FinalState[] } | null
@@ -252,10 +259,12 @@ export type BatchItem = { idempotencyKey: string } & (
       id: string
       /** Only with `return: 'minimal'`. */
       state?: JobState
+      /** Only with `group`: the group of the job, which was found or joined. */
+      group?: string | null
       deduplicated: boolean
       error?: undefined
     }
-  | { status: number; id?: undefined; state?: undefined; error: ItemProblem }
+  | { status: number; id?: undefined; state?: undefined; group?: undefined; error: ItemProblem }
 )
 
 export interface ItemProblem {
@@ -269,6 +278,7 @@ export interface JobQuery {
   state?: JobState | JobState[] | undefined
   tag?: string | undefined
   dedupeKey?: string | undefined
+  group?: string | undefined
   /** Only with `endpoint`. */
   fairnessKey?: string | undefined
   createdAfter?: string | Date | undefined

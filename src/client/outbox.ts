@@ -11,6 +11,7 @@ export type OutboxJob<Payload = unknown> = JobTemplate & {
   runAt?: string | Date | undefined
   delay?: string | undefined
   needs?: Record<string, string | NeedOptions> | undefined
+  group?: string | null | undefined
 } & ({ payload: Payload; rawPayload?: undefined } | { payload?: undefined; rawPayload: RawJson })
 
 export type OutboxDocument = Record<string, unknown> & {
@@ -25,7 +26,7 @@ export type OutboxDocument = Record<string, unknown> & {
  */
 const NOT_TAKEN = ['dedupe', 'dependsOn', 'idempotencyKey']
 /** For these fields null is a value and means "none". */
-const MAY_BE_NULL = ['expiresIn', 'orderingKey', 'fairnessKey', 'onFinish']
+const MAY_BE_NULL = ['expiresIn', 'orderingKey', 'fairnessKey', 'group', 'onFinish']
 
 /**
  * The document to insert, once. The payload is stored as JSON text, so that the endpoint receives

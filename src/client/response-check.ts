@@ -81,6 +81,7 @@ export const JOB_SUMMARY = record({
   ...{ tags: listOf(text), dependsOn: listOf(word), needs: object, onFinish: orNull(object) },
   ...{ idempotencyKey: orNull(text), dedupeKey: orNull(text), orderingKey: orNull(text) },
   ...{ fairnessKey: orNull(text), cost: number, scheduleName: orNull(word), version: number },
+  group: orNull(word),
 })
 
 export const ATTEMPT = record({
@@ -113,7 +114,10 @@ export const CLAIMED_JOB = record({
 })
 export const CLAIM = record({ jobs: listOf(CLAIMED_JOB) })
 
-const STORED_ITEM = record({ status: number, id: word, state: ifGiven(oneOf(...JOB_STATES)) })
+const STORED_ITEM = record({
+  ...{ status: number, id: word, state: ifGiven(oneOf(...JOB_STATES)) },
+  group: ifGiven(orNull(word)),
+})
 const REFUSED_ITEM = record({ status: number, error: record({ code: text, detail: text }) })
 const batchItem: Check = (value, path) =>
   isObject(value) && value.error !== undefined
@@ -189,6 +193,24 @@ export const LISTED_LIMIT = record({
 })
 
 export const LIMIT = record({ ...LISTED_LIMIT.fields, endpoints: listOf(word), running: number })
+
+const groupFields = {
+  ...{ id: word, name: orNull(text), state: word, members: number, progress: number },
+  ...{ metadata: object, tags: listOf(text), fairnessKey: orNull(text) },
+  onFinish: listOf(record({ endpoint: word, when: word })),
+  ...{ closeAfter: orNull(word), closesAt: orNull(word), idempotencyKey: orNull(text) },
+  ...{ createdAt: word, closedAt: orNull(word), closedBy: orNull(word) },
+  ...{ finishedAt: orNull(word), finishes: number },
+}
+const finalCounts = { succeeded: number, dead: number, cancelled: number }
+
+export const LISTED_GROUP = record({ ...groupFields, counts: record(finalCounts) })
+
+export const GROUP = record({
+  ...groupFields,
+  counts: record({ queued: number, running: number, ...finalCounts, more: ifGiven(flag) }),
+  deduplicated: ifGiven(flag),
+})
 
 export const ROTATED_ENDPOINT = record({ ...ENDPOINT.fields, secret: word })
 

@@ -1,11 +1,9 @@
-// Waits for the end of a job: one long request after another until the job is final.
+// Waits for the end of a job or a group: one long request after another until it is final.
 
 import { type Call, pause, type RequestOptions } from './call.ts'
 import { milliseconds } from './given.ts'
-import { type FinalJob, isFinal, type Job } from './job.ts'
 import { PosthornError } from './posthorn-error.ts'
-import { segment } from './request-path.ts'
-import { JOB } from './response-check.ts'
+import type { Check } from './response-check.ts'
 
 export interface WaitOptions extends RequestOptions {
   /** Default: 10 min. */
@@ -21,13 +19,25 @@ const MAX_SERVER_WAIT_MS = 60_000
  */
 const MIN_ROUND_MS = 1_000
 
-/** @throws PosthornError wait_timeout if the job is not final by the timeout */
-export async function waitUntilFinal<Payload, Result>(
+/** What is waited for. */
+export interface Awaited<Found, Final extends Found> {
+  path: string
+  /** For messages. */
+  what: 'job' | 'group'
+  check: Check
+  isFinal: (found: Found) => found is Final
+}
+
+/** @throws PosthornError wait_timeout if it is not final by the timeout */
+export async function waitUntilFinal<
+  Found extends { id: string; state: string },
+  Final extends Found,
+>(
   call: Call,
-  id: string,
+  { path, what, check, isFinal }: Awaited<Found, Final>,
   { timeoutMs = DEFAULT_WAIT_MS, signal }: WaitOptions,
-): Promise<FinalJob<Payload, Result>> {
-  // Infinity waits until the job is final, however long that takes.
+): Promise<Final> {
+  // Infinity waits until the end, however long that takes.
   const waitMs = timeoutMs === Infinity ? timeoutMs : milliseconds('timeoutMs', timeoutMs)
   const untilMs = performance.now() + waitMs
   for (;;) {
@@ -36,25 +46,29 @@ export async function waitUntilFinal<Payload, Result>(
     const serverWaitMs = Math.min(Math.ceil(leftMs), MAX_SERVER_WAIT_MS)
     const request = {
       method: 'GET',
-      path: `/jobs/${segment(id)}?wait=${serverWaitMs}ms`,
+      path: `${path}?wait=${serverWaitMs}ms`,
       repeatable: true,
       serverWaitMs,
       untilMs,
       signal,
     } as const
-    const job = await call.json<Job<Payload, Result>>(request, JOB)
-    if (isFinal(job.state)) return job as FinalJob<Payload, Result>
+    const found = await call.json<Found>(request, check)
+    if (isFinal(found)) return found
     const nowMs = performance.now()
-    if (nowMs >= untilMs) throw notFinal(job, timeoutMs)
+    if (nowMs >= untilMs) throw notFinal(what, found, timeoutMs)
     const restMs = MIN_ROUND_MS - (nowMs - beganAtMs)
     if (restMs > 0) await pause(Math.min(restMs, untilMs - nowMs), signal)
   }
 }
 
-function notFinal(job: Job, timeoutMs: number): PosthornError {
+function notFinal(
+  what: string,
+  { id, state }: { id: string; state: string },
+  timeoutMs: number,
+): PosthornError {
   return new PosthornError({
     code: 'wait_timeout',
     status: null,
-    detail: `job ${job.id} is still ${job.state} after ${timeoutMs} ms`,
+    detail: `${what} ${id} is still ${state} after ${timeoutMs} ms`,
   })
 }

@@ -1,5 +1,6 @@
 // Decides whether a job may be enqueued, and which values it takes from its endpoint and
 // dependencies.
+import type { AddRefusal } from './groups.ts'
 import {
   isFinal,
   type Job,
@@ -8,6 +9,7 @@ import {
   type NewJob,
   type OnFinish,
 } from './job.ts'
+import { isGroupId } from './job-id.ts'
 import { dependenciesOf, goesOnWithout } from './needs.ts'
 import { isNotice } from './notice.ts'
 
@@ -28,6 +30,9 @@ export type RequestRefusal =
   /** `endpoint`: the endpoint that onFinish names. */
   | { kind: 'unknown_notice_endpoint'; endpoint: string }
   | { kind: 'unknown_dependency'; jobId: string }
+  /** A dependency is a group that takes further jobs. */
+  | { kind: 'group_open'; groupId: string }
+  | AddRefusal
 
 export interface Acceptance {
   kind: 'accepted'
@@ -72,13 +77,15 @@ export function namedOnFinish({
  * notice is dropped instead.
  *
  * @param accepts whether there is an endpoint of this name, disabled or not
- * @param stateOf null: the job is not stored
+ * @param stateOf of a job or a group; null: it is not stored
+ * @param groupRefusal null: its group takes it, or it has none
  */
 export function decideAcceptance(
   job: NewJob,
   endpoint: AcceptingEndpoint,
   accepts: (endpoint: string) => boolean,
-  stateOf: (jobId: string) => JobState | null,
+  stateOf: (id: string) => JobState | null,
+  groupRefusal: AddRefusal | null,
 ): Acceptance | RequestRefusal {
   const named = namedOnFinish(job)
   if (named !== null && !accepts(named.endpoint)) {
@@ -89,11 +96,14 @@ export function decideAcceptance(
   for (const jobId of dependenciesOf(job)) {
     const state = stateOf(jobId)
     if (state === null) return { kind: 'unknown_dependency', jobId }
+    // Of a group, this state means that it takes further jobs.
+    if (state === 'queued' && isGroupId(jobId)) return { kind: 'group_open', groupId: jobId }
     const hasFailed = isFinal(state) && state !== 'succeeded'
     if (state === 'succeeded' || (hasFailed && goesOnWithout(job.needs, jobId))) continue
     waitingFor.push(jobId)
     if (hasFailed) isDoomed = true
   }
+  if (groupRefusal !== null) return groupRefusal
   return {
     kind: 'accepted',
     maxAttempts: job.maxAttempts ?? endpoint.maxAttempts,
@@ -106,8 +116,8 @@ export function decideAcceptance(
 }
 
 /** The same as newlyQueued, as far as a minimal response needs it. */
-export function newlyQueuedMinimal({ id }: Pick<NewJob, 'id'>): MinimalJob {
-  return { id, state: 'queued', version: FIRST_VERSION }
+export function newlyQueuedMinimal({ id, group }: Pick<NewJob, 'id' | 'group'>): MinimalJob {
+  return { id, state: 'queued', version: FIRST_VERSION, group }
 }
 
 /** The job that an accepted request becomes. */
@@ -134,6 +144,7 @@ export function newlyQueued(
     orderingKey: job.orderingKey,
     fairnessKey: job.fairnessKey,
     cost: job.cost,
+    group: job.group,
     dependsOn: job.dependsOn,
     needs: job.needs,
     inputsBytes: job.inputs?.byteLength ?? null,

@@ -1,14 +1,21 @@
-// Job ids. They sort by creation, so that lists and ordering keys need no other sort key.
+// Ids of jobs and groups. They sort by creation, so that lists and ordering keys need no other sort
+// key.
 import { randomBytes } from 'node:crypto'
 
 const ID_PREFIX = 'job_'
+const GROUP_PREFIX = 'grp_'
 const RANDOM_LENGTH = 16
 const BASE32 = '0123456789abcdefghjkmnpqrstvwxyz'
 /** 48 bits of time in 10 characters, then 80 random bits in 16: a ULID, lower case. */
 const ID_SHAPE = /^job_[0-9a-hjkmnp-tv-z]{26}$/
+const GROUP_ID_SHAPE = /^grp_[0-9a-hjkmnp-tv-z]{26}$/
 
 export function isJobId(text: string): boolean {
   return ID_SHAPE.test(text)
+}
+
+export function isGroupId(text: string): boolean {
+  return GROUP_ID_SHAPE.test(text)
 }
 
 // Random bytes are drawn in bulk: one system call per job would cost more than the rest of the id.
@@ -50,10 +57,18 @@ let lastRandom = ''
  * calls (ULID, github.com/ulid/spec, "Monotonicity").
  */
 export function newJobId(createdAt: number): string {
+  return ID_PREFIX + newSuffix(createdAt)
+}
+
+export function newGroupId(createdAt: number): string {
+  return GROUP_PREFIX + newSuffix(createdAt)
+}
+
+function newSuffix(createdAt: number): string {
   const next = createdAt === lastCreatedAt ? successor(lastRandom) : null
   lastCreatedAt = createdAt
   lastRandom = next ?? randomCharacters(RANDOM_LENGTH)
-  return ID_PREFIX + timeCharacters(createdAt) + lastRandom
+  return timeCharacters(createdAt) + lastRandom
 }
 
 /** The next text of the same length, or null after the last one. */

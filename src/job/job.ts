@@ -163,6 +163,8 @@ export interface JobSummary {
   /** From DEFAULT_COST to MAX_COST. */
   cost: number
   scheduleName: string | null
+  /** The id of its group. It stays after the group was deleted. */
+  group: string | null
   dependsOn: string[]
   needs: Need[]
   /** null: it has no inputs, or they are not made yet. */
@@ -189,7 +191,7 @@ export interface Job extends JobWithAttempts {
 }
 
 /** The part of a job that a minimal response contains or needs. */
-export type MinimalJob = Pick<Job, 'id' | 'state' | 'version'>
+export type MinimalJob = Pick<Job, 'id' | 'state' | 'version' | 'group'>
 /** Whether the result of the job at this index of a batch may be a MinimalJob. */
 export type IsMinimal = (index: number) => boolean
 
@@ -217,7 +219,9 @@ export interface NewJob {
   orderingKey: string | null
   fairnessKey: string | null
   cost: number
-  /** Ids of stored jobs, without duplicates. */
+  /** The id of the group that it joins; null: none. */
+  group: string | null
+  /** Ids of stored jobs and closed groups, without duplicates. */
   dependsOn: string[]
   /** Of stored jobs, which are not in dependsOn. */
   needs: Need[]

@@ -1,5 +1,19 @@
-// Notices: the job that onFinish enqueues when another job becomes final.
-import { DEFAULT_COST, type Job, MAX_HOPS, type NewJob, type OnFinish } from './job.ts'
+// Notices: the job that onFinish enqueues when another job, or a group, becomes final.
+import {
+  type CountedGroup,
+  type DueNotice,
+  MAX_FAILURE_LENGTH,
+  MAX_FAILURES_NAMED,
+  queuedCount,
+} from './groups.ts'
+import {
+  DEFAULT_COST,
+  type Failure,
+  type Job,
+  MAX_HOPS,
+  type NewJob,
+  type OnFinish,
+} from './job.ts'
 import { newJobId } from './job-id.ts'
 
 /** The fields of the finished job that make its notice. */
@@ -36,10 +50,59 @@ export function sendsNotice(onFinish: OnFinish | null, state: Job['state']): onF
  * @param now epoch milliseconds by the store's clock
  */
 export function noticeOf(job: Finished, finishes: number, endpoint: string, now: number): NewJob {
+  // createdAt is part of the key because an outbox can reuse an id after its job was deleted.
+  const key = `${job.id}:${job.createdAt}:${finishes}`
+  return newNotice(noticeText(job), { ...job, endpoint, key }, now)
+}
+
+/** A dead member as the notice of its group names it. */
+export interface FailedMember {
+  jobId: string
+  endpoint: string
+  failure: Failure | null
+}
+
+/**
+ * The notice of a group. Its key has the number of finishes and the place in the list of notices:
+ * each finish has one notice of each kind, and so has the first dead member since then.
+ *
+ * @param failures the dead members with the smallest ids, at most MAX_FAILURES_NAMED
+ * @param now epoch milliseconds by the store's clock
+ */
+export function groupNoticeOf(
+  group: CountedGroup,
+  { endpoint, when, entry }: DueNotice,
+  failures: FailedMember[],
+  now: number,
+): NewJob {
+  const { id, name, state, running, counts, metadata } = group
+  const queued = queuedCount(group, running)
+  const text = JSON.stringify({
+    ...{ groupId: id, name, state, when, counts: { queued, running, ...counts } },
+    failures: failures.slice(0, MAX_FAILURES_NAMED).map(shortened),
+    metadata,
+  })
+  const key = `${id}:${entry}:${group.finishes}`
+  return newNotice(text, { ...group, endpoint, key }, now)
+}
+
+function shortened({ failure, ...member }: FailedMember): FailedMember {
+  if (failure === null) return { ...member, failure }
+  return {
+    ...member,
+    failure: { ...failure, message: failure.message.slice(0, MAX_FAILURE_LENGTH).toWellFormed() },
+  }
+}
+
+function newNotice(
+  text: string,
+  origin: Pick<NewJob, 'endpoint' | 'fairnessKey' | 'hops'> & { key: string },
+  now: number,
+): NewJob {
   return {
     id: newJobId(now),
-    endpoint,
-    payload: Buffer.from(noticeText(job)),
+    endpoint: origin.endpoint,
+    payload: Buffer.from(text),
     createdAt: now,
     runAt: now,
     priority: 5,
@@ -54,18 +117,18 @@ export function noticeOf(job: Finished, finishes: number, endpoint: string, now:
     dedupe: null,
     orderingKey: null,
     // A flood of one customer is also a flood at the endpoint of its notices.
-    fairnessKey: job.fairnessKey,
+    fairnessKey: origin.fairnessKey,
     cost: DEFAULT_COST,
+    group: null,
     dependsOn: [],
     needs: [],
     onFinish: null,
     scheduleName: null,
-    // createdAt is part of the key because an outbox can reuse an id after its job was deleted.
-    originKey: `${NOTICE_ORIGIN}${job.id}:${job.createdAt}:${finishes}`,
+    originKey: NOTICE_ORIGIN + origin.key,
     trace: null,
     // The delivery of the job led to its notice. Without this count, two endpoints whose notices
     // lead to each other would loop forever.
-    hops: job.hops + 1,
+    hops: origin.hops + 1,
   }
 }
 

@@ -96,6 +96,7 @@ export function jobByHand(
     hasEarlierOnFinish: true,
     scheduleName: source.name,
     originKey: null,
+    group: null,
     trace,
     hops,
   }

@@ -11,6 +11,7 @@ const SUFFIXES = {
   keys: 'keys',
   fairnessKeys: 'fairness_keys',
   limits: 'limits',
+  groups: 'groups',
   workers: 'workers',
   minuteStats: 'minute_stats',
   meta: 'meta',

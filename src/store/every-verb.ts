@@ -2,7 +2,7 @@
 // `posthorn doctor store` and the test of query plans. Only for a store that holds nothing else.
 import { type EndpointSettings, newSecret, type PutEndpointResult } from '../endpoint/endpoint.ts'
 import type { Attempt, ClaimedJob, DedupeMode, Lease, NewJob } from '../job/job.ts'
-import { newJobId } from '../job/job-id.ts'
+import { newGroupId, newJobId } from '../job/job-id.ts'
 import { DEFAULT_RETRY } from '../job/retry-policy.ts'
 import type { JobQuery, Settlement, Store } from './store.ts'
 
@@ -34,6 +34,7 @@ export async function useEveryVerb(store: Store): Promise<void> {
   await useFairnessKeys(store, fair)
   await useKeyLimits(store)
   await useSharedLimits(store)
+  await useGroups(store)
   await useAsyncJobs(store)
   await useDeletion(store)
   await useRecords(store, busy)
@@ -341,6 +342,49 @@ async function useAsyncJobs(store: Store): Promise<void> {
   )
 }
 
+/** Several groups, so that a query of one of them is worth an index. */
+async function useGroups(store: Store): Promise<void> {
+  const endpoint = await addEndpoint(store, 'doctor-groups-endpoint')
+  const when = ['first_dead' as const, 'all_final' as const]
+  const notices = when.map((one) => ({ endpoint, when: one }))
+  const ids: string[] = []
+  for (let i = 0; i < ROUNDS; i++) {
+    const createdAt = store.clock.now()
+    const idempotency = { key: `group-${i}`, requestHash: 'hash' }
+    const id = newGroupId(createdAt)
+    ids.push(id)
+    await store.createGroup({
+      ...{ id, createdAt, name: `group ${i % 3}`, metadata: {}, tags: [], fairnessKey: null },
+      ...{ notices, closeAfterMs: i === 0 ? 1 : DAY_MS, hops: 0, idempotency },
+    })
+    await enqueue(store, endpoint, JOBS_PER_BATCH, { group: id })
+  }
+  const claimed = await claim(store, endpoint, (ROUNDS * JOBS_PER_BATCH) / 2)
+  const failure = { reason: 'rejected', message: 'HTTP 422' } as const
+  await store.settle(
+    claimed.map((job, i) =>
+      i % 2 === 0
+        ? success(store, job)
+        : { ...leaseOf(job), attempt: attemptOf(store, job, 'http_error'), event: 'bury', failure },
+    ),
+  )
+  const [, first = '', second = '', third = '', empty = ''] = ids
+  for (const id of [first, second, third]) await store.closeGroup(id)
+  await store.commandGroup(first, 'retry')
+  await store.commandGroup(second, 'cancel')
+  await sweepAll(store)
+  await store.deleteGroup(second)
+  await store.deleteGroup(empty)
+  for (const id of [first, third]) await store.getGroup(id)
+  await store.finalGroupsAmong(ids)
+  for (const query of [{}, { state: 'open' as const }, { name: 'group 1' }, { after: third }]) {
+    await store.listGroups({ ...query, limit: 10 })
+  }
+  for (const states of [{}, { states: ['dead' as const] }]) {
+    await store.listJobs({ group: first, ...states, limit: 10 })
+  }
+}
+
 async function useDeletion(store: Store): Promise<void> {
   const unused = await addEndpoint(store, 'doctor-unused-endpoint')
   await store.deleteEndpoint(unused, { force: false, ifVersion: null })
@@ -466,7 +510,7 @@ function newJob(store: Store, endpoint: string, fields: Partial<NewJob> = {}): N
     ...{ maxAttempts: null, timeoutMs: null, retry: null, tags: [], metadata: {}, headers: {} },
     needs: [],
     ...{ idempotency: null, dedupe: null, orderingKey: null, fairnessKey: null, cost: 1 },
-    ...{ dependsOn: [], onFinish: 'inherited', scheduleName: null, originKey: null },
+    ...{ group: null, dependsOn: [], onFinish: 'inherited', scheduleName: null, originKey: null },
     ...fields,
   }
 }

@@ -32,6 +32,7 @@ import type {
 import type { EndpointRefusal, RequestRefusal } from '../job/acceptance.ts'
 import type { Dependent, RetryOptions } from '../job/dependencies.ts'
 import type { EditRefusal, JobChange } from '../job/edit.ts'
+import type { CountedGroup, Group, NewGroup } from '../job/groups.ts'
 import type {
   Attempt,
   ClaimedJob,
@@ -53,11 +54,13 @@ import type { StoredKey } from './api-key.ts'
 import type { ApiMode } from './api-mode.ts'
 import type { AttemptTokens } from './attempt-token.ts'
 import type { End } from './ends.ts'
+import type { CreateGroupResult, DeleteGroupResult, GroupQuery, GroupResult } from './groups.ts'
 import type { MinuteStats, MinuteStatsRange, MinuteStatsReport } from './minute-stats.ts'
 import type { Outbox, OutboxName } from './outbox.ts'
 import type { IfVersion, OtherVersion } from './precondition.ts'
 import type { SetBackLooks } from './set-back-watch.ts'
 import type { EndpointStats, KeyStats, KeysByWait, KeyWait, PlaceInLine } from './stats.ts'
+import type { OverdueEnd, OverdueJob, SweepCounts, SweepOptions } from './sweep.ts'
 import type { StoredUpkeepLease, UpkeepLease } from './upkeep-lease.ts'
 import type { WorkerRecord, WorkerReport } from './worker-liveness.ts'
 
@@ -130,6 +133,21 @@ export interface Store {
   finalAmong(ids: string[]): Promise<string[]>
   /** The id of the earliest job of this ordering key that is not final; null: there is none. */
   headOfOrderingKey(endpoint: string, orderingKey: string): Promise<string | null>
+
+  // Groups.
+
+  createGroup(group: NewGroup): Promise<CreateGroupResult>
+  getGroup(id: string): Promise<CountedGroup | null>
+  /** Newest first. */
+  listGroups(query: GroupQuery): Promise<Page<Group>>
+  /** Of final and deleted groups: one query for all requests that wait. */
+  finalGroupsAmong(ids: string[]): Promise<string[]>
+  /** An empty group is final at once, and so is one whose members are. */
+  closeGroup(id: string): Promise<GroupResult>
+  /** Marks the group. The sweep then changes its members in batches, the oldest first. */
+  commandGroup(id: string, command: 'cancel' | 'retry'): Promise<GroupResult>
+  /** Its jobs stay. */
+  deleteGroup(id: string): Promise<DeleteGroupResult>
 
   // Endpoints.
 
@@ -455,51 +473,6 @@ export type HeartbeatResult =
   | { kind: 'evicted' }
   | { kind: 'lease_lost' }
 
-export interface SweepOptions {
-  /** Limit of jobs for each kind of finding. */
-  limit: number
-  /** false: keeps expired leases, because their holders may not have been able to renew. */
-  reclaim: boolean
-}
-
-export interface SweepCounts {
-  reclaimed: number
-  buriedLost: number
-  expired: number
-  abandoned: number
-  evicted: number
-  /** Blocked jobs that became claimable. */
-  promoted: number
-  dependentsFailed: number
-  /** Final jobs whose finish effects were pending and are done now. */
-  effectsDone: number
-  purged: number
-  /** 1: jobs await completion past their deadline, and `overdue` lists them; 0: none does. */
-  overdue: 0 | 1
-}
-
-/** A job whose deadline of completion has passed, with the fields that decide what follows. */
-export interface OverdueJob extends Lease {
-  /** The value that was read; the write that ends the attempt has it as its guard. */
-  leaseExpiresAt: number
-  claimedAt: number
-  workerId: string
-  attemptNumber: number
-  attemptsLeft: number
-  maxAttempts: number
-  freeAttempts: number
-  firstRunAt: number
-  promotedAt: number | null
-  expiresAt: number | null
-  retry: ClaimedJob['retry']
-}
-
-/** For a superseded job, both become `withdraw_lost`. */
-export type OverdueEnd = Lease & { leaseExpiresAt: number; attempt: Attempt } & (
-    | { event: 'time_out'; runAt: number }
-    | { event: 'bury_timed_out'; failure: Failure }
-  )
-
 // Requests about jobs.
 
 export type CommandResult =
@@ -535,6 +508,7 @@ export interface JobQuery {
   states?: JobState[]
   tag?: string
   dedupeKey?: string
+  group?: string
   /** Only with endpoint. */
   fairnessKey?: string
   failureReason?: FailureReason

@@ -2,7 +2,8 @@
 // decides whether the job is retried or dead.
 import type { Endpoint } from '../endpoint/endpoint.ts'
 import { DEFAULT_RETRY, decide, effectivePolicy } from '../job/retry-policy.ts'
-import type { OverdueEnd, OverdueJob, Store } from '../store/store.ts'
+import type { Store } from '../store/store.ts'
+import type { OverdueEnd, OverdueJob } from '../store/sweep.ts'
 
 const MESSAGE = 'the handler accepted the job, but did not report in time'
 

@@ -291,6 +291,10 @@ function refusalText({ schedule, settings }: DueSchedule, result: EnqueueResult)
     case 'dedupe_conflict':
     case 'id_taken':
     case 'unknown_dependency':
+    case 'unknown_group':
+    case 'group_closed':
+    case 'group_full':
+    case 'group_open':
       throw new Error(`a tick cannot be refused as ${result.kind}`)
     default:
       throw new Error(`unknown result ${JSON.stringify(result satisfies never)}`)

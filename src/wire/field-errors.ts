@@ -101,3 +101,9 @@ function pointer(path: PropertyKey[], prefix: string): string {
   )
   return prefix === '' ? steps.map((step) => `/${step}`).join('') : [prefix, ...steps].join('/')
 }
+
+/** The 422 for a request that is valid except for a name in its body. */
+export function unknownEndpoint(name: string, path = '/endpoint'): AppError {
+  const message = `there is no endpoint "${name}"; register it with PUT /endpoints/${name}`
+  return new AppError('endpoint_not_found', message, { status: 422, errors: [{ path, message }] })
+}

@@ -10,6 +10,7 @@ import {
 import { extraHeaderProblem, MAX_EXTRA_HEADERS } from '../endpoint/extra-headers.ts'
 import { formatDuration, parseDuration } from '../job/duration.ts'
 import { DEFAULT_COST, JOB_STATES, type JobState, MAX_AHEAD_MS, MAX_COST } from '../job/job.ts'
+import { isGroupId } from '../job/job-id.ts'
 import { type Backoff, DEFAULT_BACKOFF, type RetryOverride } from '../job/retry-policy.ts'
 import { RawJson } from './envelope.ts'
 import { fieldMessage } from './field-errors.ts'
@@ -282,4 +283,34 @@ function backoffResponse(backoff: Backoff): Record<string, unknown> {
     maxDelay: formatDuration(backoff.maxDelayMs),
     jitter,
   }
+}
+
+/**
+ * The header of draft-ietf-httpapi-idempotency-key-header: plain, or a quoted structured-field
+ * string.
+ */
+export const idempotencyKey = z
+  .string()
+  .refine((value) => /^[\x21-\x7e]{1,255}$/.test(value), 'expected 1–255 visible ASCII characters')
+
+/** In the header, quotes around the key are no part of it. */
+export const idempotencyKeyHeader = z
+  .string()
+  .transform((value) =>
+    /^".*"$/.test(value) ? value.slice(1, -1).replace(/\\(["\\])/g, '$1') : value,
+  )
+  .pipe(idempotencyKey)
+  .optional()
+
+export const groupId = z.string().refine(isGroupId, 'expected the id of a group')
+/** The field `group` of a job. */
+export const groupToJoin = groupId
+  .nullable()
+  .optional()
+  .meta({ description: 'the group that the job joins' })
+
+/** For JSON.stringify: equal objects get equal texts. */
+export function sortKeys(_key: string, value: unknown): unknown {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return value
+  return Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)))
 }

@@ -23,14 +23,16 @@ import {
   OUTCOMES,
   type TraceContext,
 } from '../job/job.ts'
-import { isJobId, newJobId } from '../job/job-id.ts'
+import { newJobId } from '../job/job-id.ts'
 import type { EnqueueResult } from '../store/store.ts'
 import { parseEnvelope, RawJson, REQUEST_LIMITS } from './envelope.ts'
-import { invalidRequest } from './field-errors.ts'
+import { invalidRequest, unknownEndpoint } from './field-errors.ts'
 import {
   duration,
   endpointName,
   expiresIn,
+  groupToJoin,
+  idempotencyKey,
   instant,
   instantText,
   maskedHeaders,
@@ -41,29 +43,24 @@ import {
   responseInstant,
   retryOverrideFrom,
   retryResponse,
+  sortKeys,
   type TemplateBody,
   tags,
   templateFields,
   text,
 } from './fields.ts'
+import { groupRefusal } from './groups.ts'
 import {
   dependentsFields,
-  MAX_DEPENDENCIES,
+  dependsOn,
+  dependsOnOfBatch,
   needs,
-  needsField,
   needsJson,
+  needsOfBatch,
   needsResponse,
   refuseDependencies,
   unknownDependency,
 } from './needs.ts'
-
-/**
- * The header of draft-ietf-httpapi-idempotency-key-header: plain, or a quoted structured-field
- * string.
- */
-export const idempotencyKey = z
-  .string()
-  .refine((value) => /^[\x21-\x7e]{1,255}$/.test(value), 'expected 1–255 visible ASCII characters')
 
 type DueTimes = { runAt?: number | undefined; delay?: number | undefined }
 
@@ -76,14 +73,6 @@ function isDueOnce({ runAt, delay }: DueTimes): boolean {
   return runAt === undefined || delay === undefined
 }
 const DUE_ONCE = { path: ['delay'], error: 'runAt and delay cannot both be given' }
-
-/** `#0` in a batch: the job of an earlier item. */
-const BATCH_REFERENCE = /^#\d{1,3}$/
-const JOB_OF_BATCH = 'expected the id of a job, or #0 for the first item of this batch'
-
-function isJobOfBatch(text: string): boolean {
-  return isJobId(text) || BATCH_REFERENCE.test(text)
-}
 
 const jobFields = {
   endpoint: endpointName,
@@ -99,10 +88,8 @@ const jobFields = {
 export const jobBody = z
   .strictObject({
     ...jobFields,
-    dependsOn: z
-      .array(z.string().refine(isJobId, 'expected the id of a job'))
-      .max(MAX_DEPENDENCIES)
-      .default([]),
+    group: groupToJoin,
+    dependsOn,
     needs,
   })
   .refine(isDueOnce, DUE_ONCE)
@@ -130,11 +117,9 @@ export function bareJobBody(envelope: unknown): JobBody | null {
 export const batchJobBody = z
   .strictObject({
     ...jobFields,
-    dependsOn: z
-      .array(z.string().refine(isJobOfBatch, JOB_OF_BATCH))
-      .max(MAX_DEPENDENCIES)
-      .default([]),
-    needs: needsField(isJobOfBatch, JOB_OF_BATCH),
+    group: groupToJoin,
+    dependsOn: dependsOnOfBatch,
+    needs: needsOfBatch,
     idempotencyKey: idempotencyKey.optional(),
   })
   .refine(isDueOnce, DUE_ONCE)
@@ -146,9 +131,20 @@ export type BatchJobBody = z.output<typeof batchJobBody>
  * document is moved.
  */
 const outboxBody = z
-  .strictObject({ endpoint: endpointName, payload, ...dueTimes, ...templateFields, needs })
+  .strictObject({
+    endpoint: endpointName,
+    payload,
+    ...dueTimes,
+    ...templateFields,
+    group: groupToJoin,
+    needs,
+  })
   .refine(isDueOnce, DUE_ONCE)
   .superRefine(refuseDependencies)
+
+/** The body of a copy, which may be absent. */
+export const copyBody = z.strictObject({ group: groupToJoin }).nullish()
+export type CopyBody = z.output<typeof copyBody>
 
 export const editBody = z
   .strictObject({
@@ -191,6 +187,7 @@ export function newJobFrom(
     idempotency:
       idempotencyKey === undefined ? null : { key: idempotencyKey, requestHash: requestHash(body) },
     dedupe: body.dedupe ?? null,
+    group: body.group ?? null,
     dependsOn: [...new Set(body.dependsOn)],
     needs: body.needs ?? [],
     scheduleName: null,
@@ -247,26 +244,22 @@ export function templateFrom(body: TemplateBody, runAt: number) {
 /**
  * A hash that is equal for repeats of a request and different for other requests. It covers the
  * checked envelope with sorted keys, then the bytes of the payload. A `delay` is hashed as it was
- * written, not as an instant. fairnessKey and cost are hashed only if they are not the defaults:
+ * written, not as an instant. fairnessKey, cost and group are hashed only if not the defaults:
  * the hashes of earlier requests, which did not have them, stay.
  */
 function requestHash(body: JobBody): string {
-  const { payload, fairnessKey, cost, ...rest } = body
+  const { payload, fairnessKey, cost, group: joined, ...rest } = body
   const envelope = {
     ...rest,
     fairnessKey: fairnessKey ?? undefined,
     cost: cost === DEFAULT_COST ? undefined : cost,
+    group: joined ?? undefined,
   }
   return createHash('sha256')
     .update(JSON.stringify(envelope, sortKeys))
     .update('\n')
     .update(payload.bytes)
     .digest('base64')
-}
-
-function sortKeys(_key: string, value: unknown): unknown {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) return value
-  return Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)))
 }
 
 /** @param now epoch milliseconds by the store's clock */
@@ -357,6 +350,7 @@ const jobSummaryFields = {
   fairnessKey: z.string().nullable(),
   cost: z.int(),
   scheduleName: z.string().nullable(),
+  group: z.string().nullable().meta({ description: 'it stays after the group was deleted' }),
   dependsOn: z.array(z.string()),
   needs: needsResponse,
   onFinish: onFinishResponse,
@@ -516,6 +510,7 @@ function summary(job: JobSummary) {
     fairnessKey: job.fairnessKey,
     cost: job.cost,
     scheduleName: job.scheduleName,
+    group: job.group,
     dependsOn: job.dependsOn,
     needs: needsJson(job.needs),
     onFinish: job.onFinish,
@@ -567,16 +562,18 @@ export function storedOrThrow<J extends MinimalJob>(
     case 'unknown_notice_endpoint':
       throw unknownEndpoint(result.endpoint, '/onFinish')
     case 'unknown_dependency':
-      throw unknownDependency(`no job has the id ${result.jobId}`, job, result.jobId)
+      throw unknownDependency(`no job or group has the id ${result.jobId}`, job, result.jobId)
+    case 'group_open': {
+      const detail = `/dependsOn: group ${result.groupId} is open; close it first`
+      throw new AppError('group_open', detail)
+    }
+    case 'unknown_group':
+    case 'group_closed':
+    case 'group_full':
+      throw groupRefusal(result)
     default:
       throw new Error(`unknown result ${JSON.stringify(result satisfies never)}`)
   }
-}
-
-/** The 422 for a request that is valid except for a name in its body. */
-export function unknownEndpoint(name: string, path = '/endpoint'): AppError {
-  const message = `there is no endpoint "${name}"; register it with PUT /endpoints/${name}`
-  return new AppError('endpoint_not_found', message, { status: 422, errors: [{ path, message }] })
 }
 
 /** Why the job was not stored; null: it was stored, now or before. */

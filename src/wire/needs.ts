@@ -1,8 +1,9 @@
-// The field `needs` in requests and responses: the results of other jobs that a job gets as inputs.
+// The fields `dependsOn` and `needs`: the jobs and groups that a job waits for, and the results of
+// jobs that it gets as inputs.
 import { z } from 'zod'
 import { AppError } from '../errors.ts'
 import type { NewJob } from '../job/job.ts'
-import { isJobId } from '../job/job-id.ts'
+import { isGroupId, isJobId } from '../job/job-id.ts'
 import { isPointer, MAX_POINTER_LENGTH } from '../job/json-pointer.ts'
 import {
   FAILED_POLICIES,
@@ -14,7 +15,31 @@ import {
 import { pairs } from './fields.ts'
 
 /** Limit of the jobs in `dependsOn` and `needs` together: a check of a blocked job reads them all. */
-export const MAX_DEPENDENCIES = 50
+const MAX_DEPENDENCIES = 50
+
+/** `#0` in a batch: the job of an earlier item. */
+const BATCH_REFERENCE = /^#\d{1,3}$/
+const JOB_OF_BATCH = 'expected the id of a job, or #0 for the first item of this batch'
+/** In `dependsOn` of a batch: its group. */
+const GROUP_OF_BATCH = '#group'
+
+function isJobOfBatch(text: string): boolean {
+  return isJobId(text) || BATCH_REFERENCE.test(text)
+}
+
+export const dependsOn = dependencies(
+  (text) => isJobId(text) || isGroupId(text),
+  'expected the id of a job or a group',
+)
+
+export const dependsOnOfBatch = dependencies(
+  (text) => isJobOfBatch(text) || isGroupId(text) || text === GROUP_OF_BATCH,
+  'expected the id of a job or a group, #0 for the first item of this batch, or #group',
+)
+
+function dependencies(isDependency: (text: string) => boolean, expected: string) {
+  return z.array(z.string().refine(isDependency, expected)).max(MAX_DEPENDENCIES).default([])
+}
 
 const name = z
   .string()
@@ -47,7 +72,7 @@ const need = z.union(
  * @param isJob whether the text names a job
  * @param expected says what does
  */
-export function needsField(isJob: (text: string) => boolean, expected: string) {
+function needsField(isJob: (text: string) => boolean, expected: string) {
   return pairs(
     z
       .record(name, need)
@@ -71,6 +96,7 @@ export function needsField(isJob: (text: string) => boolean, expected: string) {
 }
 
 export const needs = needsField(isJobId, 'expected the id of a job')
+export const needsOfBatch = needsField(isJobOfBatch, JOB_OF_BATCH)
 
 /** null: the text is no reference to a job and its result. */
 function needOf(name: string, given: z.output<typeof need>): Need | null {

@@ -351,6 +351,16 @@ describe.each(SQLITE_UNLESS_LONG)('on %s', CONCURRENT, (engine) => {
     await expectRefused('/fairnessKey', ...keys.map((fairnessKey) => ({ fairnessKey })))
   })
 
+  it('group: the id of an open group, by default null', async () => {
+    const endpoint = await fixture.pulledEndpoint()
+    const { body: group } = await request('POST', '/groups')
+    expect((await endpoint.post()).body.group).toBe(null)
+    expect((await endpoint.post({ group: null })).body.group).toBe(null)
+    const id = await endpoint.enqueue({ group: group.id })
+    expect((await fixture.readJob(id)).group).toBe(group.id)
+    await expectRefused('/group', { group: 'grp_1' }, { group: id }, { group: 1 })
+  })
+
   it('cost: an integer from 1 to 1,000, by default 1; a notice has the default', async () => {
     const [endpoint, notified] = [await fixture.endpoint(), await fixture.pulledEndpoint()]
     expect((await endpoint.post()).body.cost).toBe(1)

@@ -53,6 +53,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
       fairnessKey: null,
       cost: 1,
       scheduleName: null,
+      group: null,
       dependsOn: [],
       needs: {},
       onFinish: null,

@@ -65,6 +65,20 @@ const TABLES = {
       'a limit',
     ],
   },
+  'group routes': {
+    files: /^group-routes/,
+    rows: [
+      'POST /groups',
+      'GET /groups',
+      'GET /groups/:id',
+      'POST /groups/:id/close',
+      'POST /groups/:id/cancel',
+      'POST /groups/:id/retry',
+      'DELETE /groups/:id',
+      'members',
+      'dependents',
+    ],
+  },
   'job fields': {
     files: /^(job-fields|needs)/,
     rows: [
@@ -79,6 +93,7 @@ const TABLES = {
       'orderingKey',
       'fairnessKey',
       'cost',
+      'group',
       'tags',
       'metadata',
       'headers',

@@ -77,7 +77,7 @@ describe('the example of', () => {
   })
 
   /** Creates everything that the examples name, whatever an earlier example has done to it. */
-  async function setScene(): Promise<Record<string, string>> {
+  async function setScene(name: string): Promise<Record<string, string>> {
     await until(async () => {
       const { status } = await posthorn.endpoint('invoice-pdf', receiver.url)
       return status < 300
@@ -85,13 +85,24 @@ describe('the example of', () => {
     const schedule = { cron: '0 2 * * *', endpoint: 'invoice-pdf', payload: 1 }
     await posthorn.request('PUT', '/schedules/nightly-report', schedule)
     await posthorn.request('PUT', '/limits/tax-office', { concurrency: 5 })
+    await posthorn.endpoint('alerts', receiver.url)
     const job = await posthorn.request('POST', '/jobs', { endpoint: 'invoice-pdf', payload: 1 })
+    const group = await closedGroup(name === 'groups retry' || name === 'groups cancel')
     const key = await posthorn.request('POST', '/keys', { name: 'web shop', scope: 'enqueue' })
-    return { id: job.body.id, key_id: key.body.id }
+    return { id: job.body.id, key_id: key.body.id, group }
+  }
+
+  /** Without a member it is final. */
+  async function closedGroup(hasMember: boolean): Promise<string> {
+    const { body } = await posthorn.request('POST', '/groups')
+    const member = { endpoint: 'invoice-pdf', payload: 1, delay: '1h', group: body.id }
+    if (hasMember) await posthorn.request('POST', '/jobs', member)
+    await posthorn.request('POST', `/groups/${body.id}/close`)
+    return body.id
   }
 
   it.each(examples)('$name: $line', { timeout: 60_000 }, async ({ name, line }) => {
-    const env = await setScene()
+    const env = await setScene(name)
     const isOfServer = isServer(name)
     const text = line
       .replace('PORT=9000', 'PORT=0')

@@ -14,6 +14,7 @@ export const JOB: Job = {
     fairnessKey: null,
     cost: 1,
     scheduleName: null,
+    group: null,
     dependsOn: [],
     needs: {},
     onFinish: null,

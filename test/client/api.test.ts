@@ -271,6 +271,42 @@ describe('endpoints', () => {
     await posthorn.endpoints.remove(name, { force: true })
   })
 
+  it('have jobs in groups', async () => {
+    const { groups } = posthorn
+    await posthorn.endpoints.put('grouped', { url: null })
+    const asked = { name: 'client', idempotencyKey: 'group-1', closeAfter: null }
+    const group = await groups.create(asked)
+    expect(group).toMatchObject({ name: 'client', state: 'open', deduplicated: false })
+    expect(await groups.create(asked)).toMatchObject({ id: group.id, deduplicated: true })
+    const job = await posthorn.enqueue({ endpoint: 'grouped', payload: 1, group: group.id })
+    const copy = await posthorn.copy(job.id, { group: group.id })
+    expect([job.group, copy.group]).toEqual([group.id, group.id])
+    const ids: string[] = []
+    for await (const { id } of posthorn.list({ group: group.id })) ids.push(id)
+    expect(ids).toEqual([copy.id, job.id])
+    expect((await groups.close(group.id)).state).toBe('closed')
+    const late = posthorn.enqueue({ endpoint: 'grouped', payload: 1, group: group.id })
+    expect(await codeOf(late)).toBe('group_closed')
+    const soon = groups.wait(group.id, { timeoutMs: 10 })
+    expect(await codeOf(soon)).toBe('wait_timeout')
+    for (const { id } of [job, copy]) await posthorn.cancel(id)
+    const final = await groups.wait(group.id)
+    expect(final).toMatchObject({ state: 'failed', counts: { cancelled: 2 } })
+    const names: (string | null)[] = []
+    for await (const { name } of groups.list({ name: 'client', state: 'failed' })) names.push(name)
+    expect(names).toEqual(['client'])
+    expect((await groups.page({ limit: 1 })).items).toHaveLength(1)
+    // No process sweeps here: the marks stay.
+    expect((await groups.retry(group.id)).state).toBe('retrying')
+    expect((await groups.cancel(group.id)).state).toBe('cancelling')
+    expect(await codeOf(groups.remove(group.id))).toBe('group_state_conflict')
+    const empty = await groups.create()
+    await groups.close(empty.id)
+    await groups.remove(empty.id)
+    expect(await codeOf(groups.get(empty.id))).toBe('group_not_found')
+    await posthorn.endpoints.remove('grouped', { force: true })
+  })
+
   it('share limits', async () => {
     const { limits } = posthorn
     const settings = { concurrency: 3, rateLimit: { count: 5, per: '1m' } }

@@ -14,8 +14,10 @@ import * as reports from '../../src/client/report-text.ts'
 import type { ObjectCheck } from '../../src/client/response-check.ts'
 import * as checks from '../../src/client/response-check.ts'
 import { ERRORS } from '../../src/errors.ts'
+import type { GroupState } from '../../src/job/groups.ts'
 import type * as job from '../../src/job/job.ts'
 import type { endpointBody, endpointChange } from '../../src/wire/endpoints.ts'
+import type { groupBody } from '../../src/wire/groups.ts'
 import type { batchJobBody, editBody } from '../../src/wire/jobs.ts'
 import type { limitBody } from '../../src/wire/limits.ts'
 import type { scheduleBody } from '../../src/wire/schedules.ts'
@@ -61,6 +63,11 @@ describe('the client knows', () => {
     expectTypeOf<keyof client.ListedSharedLimit>().toEqualTypeOf<
       keyof Answer<'limitListResponse'>['items'][number]
     >()
+    expectTypeOf<keyof client.CreatedGroup>().toEqualTypeOf<keyof Answer<'groupResponse'>>()
+    expectTypeOf<keyof client.ListedGroup>().toEqualTypeOf<
+      keyof Answer<'groupListResponse'>['items'][number]
+    >()
+    expectTypeOf<client.GroupState>().toEqualTypeOf<GroupState>()
     expectTypeOf<keyof client.PingResult>().toEqualTypeOf<keyof Answer<'testResponse'>>()
     expectTypeOf<keyof client.BulkResult>().toEqualTypeOf<keyof Answer<'bulkResponse'>>()
     expectTypeOf<keyof client.Explanation>().toEqualTypeOf<keyof Answer<'explainResponse'>>()
@@ -96,6 +103,8 @@ describe('the client knows', () => {
       ['FAIRNESS_KEY', checks.FAIRNESS_KEY, page(answers.fairnessKeyListResponse.shape.items)],
       ['LIMIT', checks.LIMIT, answers.limitResponse],
       ['LISTED_LIMIT', checks.LISTED_LIMIT, page(answers.limitListResponse.shape.items)],
+      ['GROUP', checks.GROUP, answers.groupResponse],
+      ['LISTED_GROUP', checks.LISTED_GROUP, page(answers.groupListResponse.shape.items)],
       ['PING', checks.PING, answers.testResponse],
       ['SCHEDULE', checks.SCHEDULE, answers.scheduleResponse],
       ['SCHEDULE_SUMMARY', checks.SCHEDULE_SUMMARY, page(answers.scheduleListResponse.shape.items)],
@@ -153,6 +162,9 @@ describe('the client knows', () => {
     >()
     expectTypeOf<keyof client.SharedLimitSettings>().toEqualTypeOf<
       keyof z.input<typeof limitBody>
+    >()
+    expectTypeOf<keyof client.GroupSettings>().toEqualTypeOf<
+      keyof NonNullable<z.input<typeof groupBody>>
     >()
     expectTypeOf<keyof client.JobQuery | 'cursor'>().toEqualTypeOf<
       keyof z.input<typeof jobsQuery>

@@ -2,7 +2,8 @@
 // deadlines, and their ends are written once, by the holder of the lease only.
 import { describe, expect, test } from 'vitest'
 import type { ClaimedJob, NewJob } from '../../src/job/job.ts'
-import type { Heartbeat, OverdueEnd, OverdueJob, Store } from '../../src/store/store.ts'
+import type { Heartbeat, Store } from '../../src/store/store.ts'
+import type { OverdueEnd, OverdueJob } from '../../src/store/sweep.ts'
 import { ENGINES } from '../support/engines.ts'
 import { useStore } from '../support/stores.ts'
 import {

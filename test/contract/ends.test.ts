@@ -3,7 +3,8 @@
 import { describe, expect, test } from 'vitest'
 import type { ClaimedJob, NewJob } from '../../src/job/job.ts'
 import type { End } from '../../src/store/ends.ts'
-import type { OverdueEnd, Store } from '../../src/store/store.ts'
+import type { Store } from '../../src/store/store.ts'
+import type { OverdueEnd } from '../../src/store/sweep.ts'
 import { ENGINES } from '../support/engines.ts'
 import { useStore } from '../support/stores.ts'
 import {

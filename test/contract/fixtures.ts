@@ -5,7 +5,8 @@ import type { HealthReport } from '../../src/endpoint/health.ts'
 import type { Attempt, ClaimedJob, Job, JobState, Lease, NewJob } from '../../src/job/job.ts'
 import { newJobId } from '../../src/job/job-id.ts'
 import { DEFAULT_RETRY } from '../../src/job/retry-policy.ts'
-import type { Holder, Settlement, Store, SweepCounts } from '../../src/store/store.ts'
+import type { Holder, Settlement, Store } from '../../src/store/store.ts'
+import type { SweepCounts } from '../../src/store/sweep.ts'
 import { until } from '../support/until.ts'
 
 /** No lease of this length ends within a test run. */
@@ -90,6 +91,7 @@ export function newJob(store: Store, endpoint: string, fields: Partial<NewJob> =
     orderingKey: null,
     fairnessKey: null,
     cost: 1,
+    group: null,
     dependsOn: [],
     needs: [],
     onFinish: 'inherited',

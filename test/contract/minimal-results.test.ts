@@ -18,12 +18,12 @@ describe.each(ENGINES)('on %s', (engine) => {
     return result
   }
 
-  /** Expects the id, the state and the version that the job has now, and nothing else. */
+  /** Expects the id, the state, the version and the group that the job has now, and nothing else. */
   async function expectMinimal(store: Store, endpoint: string, kind: string, fields = {}) {
     const result = await askMinimal(store, endpoint, fields)
     if (!('job' in result)) throw new Error(result.kind)
-    const { id, state, version } = await jobOf(store, result.job.id)
-    expect(result).toEqual({ kind, job: { id, state, version } })
+    const { id, state, version, group } = await jobOf(store, result.job.id)
+    expect(result).toEqual({ kind, job: { id, state, version, group } })
     return id
   }
 

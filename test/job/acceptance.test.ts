@@ -29,6 +29,7 @@ function decide(
     { ...ENDPOINT, ...endpoint },
     (name) => name === 'notified',
     (id) => states[id] ?? null,
+    null,
   )
 }
 

@@ -15,7 +15,7 @@ const AS_STORED = { promoteValues: false, promoteLongs: false, bsonRegExp: true 
 const TEXT_ID = Buffer.from('\x02_id\0', 'latin1')
 /** Fields that get another value with each write. */
 const RANDOM = new Set([
-  ...['leaseId', 'writeId', 'healthId', 'admissionHolder', 'holdId'],
+  ...['leaseId', 'writeId', 'healthId', 'admissionHolder', 'holdId', 'groupAdd'],
   'durationMs',
   // A bucket refills all the time.
   'tokens',
@@ -92,10 +92,11 @@ export function textOf(
 /**
  * Leaves out what decides only about the order of jobs with fairness keys, and when claims look at
  * them: another number of tries may give another one. Also that a key of an endpoint may have
- * settings, which is noted before they are written.
+ * settings, which is noted before they are written, and which jobs of an add that failed were not
+ * stored.
  */
 function withoutOrder(document: Document): Document {
-  const { lanes, turn, admitsNext, hasKeySettings, ...others } = document
+  const { lanes, turn, admitsNext, hasKeySettings, voided, ...others } = document
   if (document.fairnessKey === undefined) return others
   const { freedAt, parkedUntil, held, ...job } = others
   return { ...job, state: job.state === 'waiting' ? 'queued' : job.state }

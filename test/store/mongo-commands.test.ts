@@ -30,11 +30,15 @@ const COMMAND_FIELDS: Record<string, string> = {
     'pipeline allowDiskUse cursor maxTimeMS bypassDocumentValidation readConcern collation hint ' +
     'comment writeConcern let',
   insert: 'documents ordered maxTimeMS writeConcern bypassDocumentValidation comment',
-  update: 'updates ordered maxTimeMS writeConcern bypassDocumentValidation comment let',
+  // The first command of a transaction has its read concern.
+  update: 'updates ordered maxTimeMS readConcern writeConcern bypassDocumentValidation comment let',
   delete: 'deletes ordered maxTimeMS writeConcern comment let',
   findAndModify:
     'query sort remove update new fields upsert bypassDocumentValidation writeConcern maxTimeMS ' +
+    'readConcern ' +
     'collation arrayFilters hint comment let',
+  commitTransaction: 'writeConcern comment maxTimeMS',
+  abortTransaction: 'writeConcern comment',
 }
 const STATEMENT_FIELDS: Record<string, string> = {
   // `sort` is missing here: it exists only since MongoDB 8.0.
@@ -44,8 +48,8 @@ const STATEMENT_FIELDS: Record<string, string> = {
 /** From mongodb.com/docs/manual/reference/operator. All of these exist since MongoDB 5.0. */
 const OPERATORS = new Set(
   (
-    '$eq $ne $in $gt $gte $lt $lte $not $exists $and $or ' +
-    '$set $unset $inc $min $max $push $pull $each $slice $position $setOnInsert ' +
+    '$eq $ne $in $nin $gt $gte $lt $lte $not $exists $and $or ' +
+    '$set $unset $inc $min $max $push $pull $pullAll $each $slice $position $setOnInsert ' +
     '$match $project $sort $limit $group $unionWith $unwind $replaceWith $merge ' +
     '$mergeObjects $literal $sum $add $bsonSize $type $cond $first'
   ).split(' '),
@@ -131,7 +135,8 @@ it('a command has only fields and operators that MongoDB 5.0 and later document'
  * runCommand).
  */
 function allowedFields(names: string): Set<string> {
-  return new Set([...names.split(' '), 'lsid', 'txnNumber', '$db', '$clusterTime'])
+  const ofSession = ['lsid', 'txnNumber', 'startTransaction', 'autocommit', '$clusterTime']
+  return new Set([...names.split(' '), ...ofSession, '$db'])
 }
 
 function operatorsIn(value: unknown): string[] {

@@ -19,6 +19,7 @@ const ALL_ENDPOINTS =
   'it is about the jobs of all endpoints: the sweep, or a worker that looks for work'
 const LIST = 'a list over all endpoints'
 const WAITING = 'the jobs that wait for others, or died with them, may be of any endpoint'
+const OF_GROUP = 'the members of a group may be of any endpoint'
 
 /** Method, collection and conditions of each command that goes to every shard, and the reason. */
 const TO_EVERY_SHARD: Record<string, string> = {
@@ -28,6 +29,7 @@ const TO_EVERY_SHARD: Record<string, string> = {
   'aggregate posthorn_jobs: endpoint, state': ALL_ENDPOINTS,
   'aggregate posthorn_jobs: expiresAt, state': ALL_ENDPOINTS,
   'aggregate posthorn_jobs: freedAt, runAt, state': ALL_ENDPOINTS,
+  'aggregate posthorn_jobs: group, state': OF_GROUP,
   'aggregate posthorn_jobs: leaseExpiresAt, phase, state': ALL_ENDPOINTS,
   'aggregate posthorn_jobs: recheckAt, state': ALL_ENDPOINTS,
   'aggregate posthorn_jobs: runAt, state': ALL_ENDPOINTS,
@@ -35,6 +37,8 @@ const TO_EVERY_SHARD: Record<string, string> = {
   'find posthorn_jobs: ': LIST,
   'find posthorn_jobs: _id': BY_ID_ALONE,
   'find posthorn_jobs: _id, effectsPending, state': BY_ID_ALONE,
+  'find posthorn_jobs: _id, group': OF_GROUP,
+  'find posthorn_jobs: _id, group, state': OF_GROUP,
   'find posthorn_jobs: _id, recheckAt, state': ALL_ENDPOINTS,
   'find posthorn_jobs: _id, state': BY_ID_ALONE,
   'find posthorn_jobs: _id, tags': LIST,
@@ -45,6 +49,8 @@ const TO_EVERY_SHARD: Record<string, string> = {
   'find posthorn_jobs: expiresAt, state': ALL_ENDPOINTS,
   'find posthorn_jobs: failureJobId': WAITING,
   'find posthorn_jobs: failureReason, state': LIST,
+  'find posthorn_jobs: group': OF_GROUP,
+  'find posthorn_jobs: group, state': OF_GROUP,
   'find posthorn_jobs: leaseExpiresAt, phase, state': ALL_ENDPOINTS,
   'find posthorn_jobs: recheckAt, state': ALL_ENDPOINTS,
   'find posthorn_jobs: state': LIST,

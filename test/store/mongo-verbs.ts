@@ -2,6 +2,7 @@
 import type { Document } from 'mongodb'
 import { newSecret } from '../../src/endpoint/endpoint.ts'
 import type { DedupeMode } from '../../src/job/job.ts'
+import { newGroupId } from '../../src/job/job-id.ts'
 import type { Outbox } from '../../src/store/outbox.ts'
 import type { Store } from '../../src/store/store.ts'
 import {
@@ -89,6 +90,7 @@ export async function useEveryVerb(store: Store, other: Store): Promise<void> {
   await useKeyLimits(store)
   await useKeyRests(store)
   await useSharedLimits(store)
+  await useGroups(store, other)
   await useWaitingVerbs(store)
   await useLateVerbs(store)
   await readAll(store, endpoint, first.jobId)
@@ -166,6 +168,63 @@ async function useLargePayloads(store: Store): Promise<void> {
   await store.getJob(id)
   await store.getPayload(id)
   await sweep(store)
+}
+
+/** @param other a store of another process on the same data, which keeps no final groups */
+async function useGroups(store: Store, other: Store): Promise<void> {
+  const endpoint = await addEndpoint(store)
+  const notified = await addEndpoint(store)
+  const now = store.clock.now()
+  const empty = {
+    ...{ createdAt: now, name: null, metadata: {}, tags: [], fairnessKey: null, hops: 0 },
+    ...{ notices: [], closeAfterMs: null, idempotency: null },
+  }
+  const id = newGroupId(now)
+  const notices = (['first_dead', 'all_final'] as const).map((when) => ({
+    ...{ endpoint: notified, when },
+  }))
+  const idempotency = { key: 'group', requestHash: 'h' }
+  const named = { ...empty, id, name: 'a', notices, idempotency, closeAfterMs: DAY_MS }
+  for (let i = 0; i < 2; i++) await store.createGroup(named)
+  const [first = '', second = ''] = await enqueueMany(store, endpoint, 4, { group: id })
+  await store.enqueue([newJob(store, endpoint, { group: newGroupId(1) })])
+  const claimed = await claimFrom(store, endpoint, 3)
+  const [dead, done, last] = claimed
+  if (!dead || !done || !last) throw new Error('nothing was claimed')
+  await store.getGroup(id)
+  await store.settle([burial(store, dead), success(store, done)])
+  await store.closeGroup(id)
+  await store.commandGroup(id, 'cancel')
+  await store.sweep({ limit: 2, reclaim: false })
+  await sweepClean(store)
+  await store.retry([first])
+  await store.cancel([first])
+  await store.commandGroup(id, 'retry')
+  await sweep(store)
+  await store.settle((await claimFrom(store, endpoint, 10)).map((job) => success(store, job)))
+  for (const query of [{}, { state: 'open' as const }, { name: 'a' }, { name: 'a', after: id }]) {
+    await store.listGroups({ ...query, limit: 10 })
+  }
+  await store.listJobs({ group: id, limit: 10 })
+  await store.listJobs({ group: id, states: ['dead'], endpoint, limit: 10 })
+  await store.finalGroupsAmong([id, newGroupId(1)])
+  await store.deleteJob(second)
+  const idle = { ...empty, id: newGroupId(now), closeAfterMs: 1 }
+  await store.createGroup(idle)
+  await passed(store, now + 1)
+  await sweep(store)
+  await store.deleteGroup(idle.id)
+  const waited = { ...empty, id: newGroupId(now) }
+  await store.createGroup(waited)
+  await enqueueMany(store, notified, 1, { group: waited.id, priority: 9 })
+  await store.closeGroup(waited.id)
+  await enqueueMany(store, endpoint, 1, { dependsOn: [waited.id] })
+  await store.settle([success(store, await claimOne(store, notified))])
+  const brief = { ...empty, id: newGroupId(now) }
+  await store.createGroup(brief)
+  await store.closeGroup(brief.id)
+  await passed(store, store.clock.now())
+  await sweepClean(other)
 }
 
 async function useWaitingVerbs(store: Store): Promise<void> {

@@ -164,7 +164,7 @@ describe('a start is refused, with a sentence,', () => {
     db.close()
     await expectRefusal(
       new RegExp(
-        `has schema ${number}, and this version of Posthorn uses schema 17: start the version ` +
+        `has schema ${number}, and this version of Posthorn uses schema 18: start the version ` +
           'that wrote it, or name another store in STORE_URL$',
       ),
     )

@@ -14,13 +14,17 @@ const FILES = readdirSync(FOLDER)
  */
 const BY_POSITION: Record<string, string[]> = {
   'admission.ts': ['ELIGIBLE'],
-  'claim.ts': ['NEXT_PRIORITY', 'CLAIMABLE', 'TURNS', 'PAYLOAD', 'CLAIM', 'CLAIM_EXPIRING'],
+  'claim.ts': [
+    ...['NEXT_PRIORITY', 'CLAIMABLE', 'TURNS', 'PAYLOAD'],
+    ...['CLAIM', 'CLAIM_EXPIRING', 'CLAIM_MEMBER'],
+  ],
   'fairness-keys.ts': ['KEY_STATE'],
-  'job-row.ts': ['INSERT_PLAIN', 'INSERT_KEYED', 'INSERT_JOB', 'INSERT_PAYLOAD'],
+  'job-row.ts': ['INSERT_PLAIN', 'INSERT_MEMBER', 'INSERT_KEYED', 'INSERT_JOB', 'INSERT_PAYLOAD'],
   'leases.ts': ['RENEW'],
   'settle.ts': [
     ...['SETTLE await', 'SETTLE succeed', 'SETTLE reschedule'],
-    ...['SETTLE postpone', 'SETTLE bury', 'SUCCEED_IF_PLAIN'],
+    ...['SETTLE postpone', 'SETTLE bury'],
+    ...['SUCCEED_IF_PLAIN', 'SUCCEED_IF_MEMBER'],
   ],
   'turns.ts': ['LANE', 'LAST_IN_LINE'],
 }

@@ -14,6 +14,9 @@ import * as enqueue from '../../src/store/sqlite/enqueue.ts'
 import * as enqueueConflicts from '../../src/store/sqlite/enqueue-conflicts.ts'
 import * as fairnessKeys from '../../src/store/sqlite/fairness-keys.ts'
 import * as finishEffects from '../../src/store/sqlite/finish-effects.ts'
+import * as groupMembers from '../../src/store/sqlite/group-members.ts'
+import * as groupRow from '../../src/store/sqlite/group-row.ts'
+import * as groups from '../../src/store/sqlite/groups.ts'
 import * as inputs from '../../src/store/sqlite/inputs.ts'
 import * as jobRow from '../../src/store/sqlite/job-row.ts'
 import * as jobs from '../../src/store/sqlite/jobs.ts'
@@ -30,7 +33,8 @@ import * as turns from '../../src/store/sqlite/turns.ts'
 
 const MODULES = [
   ...[admission, blockedJobs, claim, commands, deletedEndpoints, endpoints, enqueue],
-  ...[enqueueConflicts, fairnessKeys, finishEffects, inputs, jobRow, jobs, keyLimits, keyRests],
+  ...[enqueueConflicts, fairnessKeys, finishEffects, groupMembers, groupRow, groups, inputs],
+  ...[jobRow, jobs, keyLimits, keyRests],
   ...[keySettings, leases, settle, sharedLimits, stats, sweep, turns],
 ]
 

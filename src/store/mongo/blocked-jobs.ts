@@ -6,7 +6,9 @@
 import type { AnyBulkWriteOperation, Document } from 'mongodb'
 import { dependencyFailed } from '../../job/attempt.ts'
 import { checkDependencies } from '../../job/dependencies.ts'
+import { dependencyState } from '../../job/groups.ts'
 import type { JobState } from '../../job/job.ts'
+import { isGroupId } from '../../job/job-id.ts'
 import {
   type Deadline,
   isOnlyDuplicateKeys,
@@ -16,6 +18,7 @@ import {
   run,
   startDeadline,
 } from './connection.ts'
+import { findGroups } from './group-document.ts'
 import { guardOf, reportDeaths } from './guards.ts'
 import {
   AWAITING_FIELDS,
@@ -97,11 +100,12 @@ export async function markDependedOn(
   ids: string[],
   deadline: Deadline,
 ): Promise<void> {
-  if (ids.length === 0) return
-  context.pendingEffects.notePending(ids)
+  const jobIds = ids.filter((id) => !isGroupId(id))
+  if (jobIds.length === 0) return
+  context.pendingEffects.notePending(jobIds)
   await run(deadline, (limit) =>
     context.jobs.updateMany(
-      { _id: { $in: ids }, state: { $in: [...QUEUED_STATES, 'running'] } },
+      { _id: { $in: jobIds }, state: { $in: [...QUEUED_STATES, 'running'] } },
       { $set: { hasDependents: true, effectsPending: true } },
       { ...BY_ID, ...limit },
     ),
@@ -244,9 +248,33 @@ export function waitingForAny(
   )
 }
 
-export async function statesOf(context: MongoContext, ids: string[], deadline: Deadline) {
+/** Of jobs and groups. One that is not stored has none. */
+export async function statesOf(
+  context: MongoContext,
+  ids: string[],
+  deadline: Deadline,
+): Promise<Map<string, JobState>> {
+  const groupIds = [...new Set(ids.filter(isGroupId))]
+  const jobs = await jobStatesOf(
+    context,
+    ids.filter((id) => !isGroupId(id)),
+    deadline,
+  )
+  if (groupIds.length === 0) return jobs
+  const groups = await findGroups(context, groupIds, deadline)
+  return new Map([
+    ...jobs,
+    ...groups.map(({ _id, state }): [string, JobState] => [_id, dependencyState(state)]),
+  ])
+}
+
+async function jobStatesOf(
+  context: MongoContext,
+  ids: string[],
+  deadline: Deadline,
+): Promise<Map<string, JobState>> {
   const unique = [...new Set(ids)]
-  if (unique.length === 0) return new Map<string, JobState>()
+  if (unique.length === 0) return new Map()
   const found = await run(deadline, (limit) =>
     context.jobs
       .find(

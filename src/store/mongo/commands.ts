@@ -28,7 +28,8 @@ import {
   run,
   startDeadline,
 } from './connection.ts'
-import { runFinishEffects, tryFinishEffects } from './finish-effects.ts'
+import { runFinishEffects, settleGroups, tryFinishEffects } from './finish-effects.ts'
+import { type InSession, takeOut } from './group-members.ts'
 import { guardOf } from './guards.ts'
 import { AWAITING_FIELDS, announceNeeds, keepNeeded, neededBy } from './inputs.ts'
 import {
@@ -68,6 +69,8 @@ const COMMAND_FIELDS = {
   effectsPending: 1,
   waitingFor: 1,
   ...AWAITING_FIELDS,
+  group: 1,
+  counted: 1,
   'attempts.writeId': 1,
   ...PLACE_FIELDS,
 } as const
@@ -398,7 +401,7 @@ function retryUpdate(seen: CommandJob, waitingFor: string[], now: Date): UpdateF
       effectsPending: true,
     },
     $unset: {
-      ...{ finishedAt: '', superseded: '', failureJobId: '' },
+      ...{ finishedAt: '', superseded: '', failureJobId: '', counted: '' },
       ...(waits ? {} : { waitingFor: '' }),
     },
     $inc: { version: 1 },
@@ -468,14 +471,24 @@ async function writeChange(
   const guard = guardOf(event, { now: nowOf(context) })
   // A retry sets the mark of a later finish. Pending effects of the last one must run before.
   const settled = event === 'retry' ? { effectsPending: { $ne: true as const } } : {}
-  try {
-    const { matchedCount } = await run(deadline, (limit) =>
+  const write = async (session: InSession, within: Deadline) => {
+    const { matchedCount } = await run(within, (limit) =>
       context.jobs.updateOne({ $and: [{ _id, endpoint, version, ...settled }, guard] }, update, {
         ...BY_ID,
+        ...session,
         ...limit,
       }),
     )
-    return { kind: matchedCount === 1 ? 'applied' : 'read_again' }
+    return matchedCount === 1
+  }
+  try {
+    const { group, counted } = seen
+    const isMember = event === 'retry' && group !== undefined && counted !== undefined
+    const taken = isMember ? await takeOut(context, { group, counted }, write) : 'gone'
+    if (taken === 'effects_pending') await settleGroups(context, [group as string])
+    // A group that is gone counts nothing.
+    const isWritten = taken === 'gone' ? await write({}, deadline) : taken === 'done'
+    return { kind: isWritten ? 'applied' : 'read_again' }
   } catch (error) {
     if (!isDuplicateKey(error)) throw error
     return dedupeConflict(context, seen, deadline)

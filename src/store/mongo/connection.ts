@@ -12,6 +12,7 @@ import {
   MongoError,
   MongoServerError,
 } from 'mongodb'
+import type { FinalState } from '../../job/retention.ts'
 import { type CollectionNames, isSystemDatabase } from '../collection-names.ts'
 import type { EndListeners } from '../ends.ts'
 import type { SecretBox } from '../secret-box.ts'
@@ -32,6 +33,7 @@ export interface MongoContext {
   settings: StoreSettings
   undecryptable: UndecryptableSchedules
   pendingEffects: PendingEffects
+  memberCounter: MemberCounter
   ends: EndListeners
   /**
    * Attempts that a cancel of this process ended, by job id, if the write was not acknowledged in
@@ -45,6 +47,32 @@ export interface MongoContext {
   newlyKeyed: Set<string>
   /** Wakes the listeners of this process: something may be due. */
   notifyWork(): void
+}
+
+/**
+ * Counts members of groups, one transaction after another: while one is under way, the next one
+ * collects (group-members.ts).
+ */
+export interface MemberCounter {
+  count(members: FinalMember[]): Promise<CountResult>
+}
+
+/** A member that is final, and not counted as far as was read. */
+export type FinalMember = Pick<JobDocument, '_id' | 'endpoint' | 'finishes'> & {
+  state: FinalState
+  group: string
+}
+
+/** `left`: others wrote to the groups or the members at the same time. The sweep counts them. */
+export type CountResult = GroupEffects[] | 'left'
+
+/** What follows from the counts of a group. */
+export interface GroupEffects {
+  groupId: string
+  /** Notices of its first dead member are due. */
+  isFirstDead: boolean
+  /** It may be final now. */
+  mayFinish: boolean
 }
 
 /**

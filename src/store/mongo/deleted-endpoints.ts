@@ -197,7 +197,7 @@ async function evict(
     context.jobs
       .find<RunningJob>(
         { endpoint: { $in: names }, state: 'running' },
-        { projection: RUNNING_FIELDS, limit, batchSize: limit, ...commandLimit },
+        { projection: RUNNING_FIELDS, hint: 'running', limit, batchSize: limit, ...commandLimit },
       )
       .toArray(),
   )

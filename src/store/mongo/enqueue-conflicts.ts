@@ -28,7 +28,7 @@ const WITHOUT_PAYLOAD = { payload: 0, inputs: 0 } as const
 const WITHOUT_CONTENT = {
   ...{ payload: 0, inputs: 0, result: 0, attempts: 0, headers: 0, metadata: 0 },
 } as const
-const MINIMAL = { state: 1, version: 1 } as const
+const MINIMAL = { state: 1, version: 1, group: 1 } as const
 
 type WholeHolder = Omit<JobDocument, keyof typeof WITHOUT_PAYLOAD>
 /** It is a WholeHolder unless all results may be minimal. */
@@ -42,8 +42,8 @@ interface Holders {
   byDedupe: Map<string, Holder>
 }
 
-/** An item with the name of the body that the stored job has. */
-type StoredItem = Item & { payloadId: string | undefined }
+/** An item with the body and the add to its group that the stored job has. */
+type StoredItem = Item & Partial<Pick<JobDocument, 'payloadId' | 'groupAdd'>>
 
 export interface Resolved {
   /** Items whose key is free by now: they must be inserted again. */
@@ -127,8 +127,14 @@ export async function resolve(
     const { job, index } = item
     const stored = holders.byId.get(job.id)
     if (stored !== undefined) {
-      if (isSameJob(job, stored)) resolved.own.push({ ...item, payloadId: stored.payloadId })
-      else results[index] = { kind: 'id_taken', jobId: job.id }
+      if (isSameJob(job, stored)) {
+        const { payloadId, groupAdd } = stored
+        resolved.own.push({
+          ...item,
+          ...(payloadId === undefined ? {} : { payloadId }),
+          ...(groupAdd === undefined ? {} : { groupAdd }),
+        })
+      } else results[index] = { kind: 'id_taken', jobId: job.id }
       continue
     }
     const known = knownBy(job, holders)
@@ -262,8 +268,8 @@ async function readMinimal(
 
 type MinimalDocument = Pick<JobDocument, '_id' | keyof typeof MINIMAL>
 
-function minimalOf({ _id, state, version }: MinimalDocument): MinimalJob {
-  return { id: _id, state: stateOf(state), version }
+function minimalOf({ _id, state, version, group }: MinimalDocument): MinimalJob {
+  return { id: _id, state: stateOf(state), version, group: group ?? null }
 }
 
 /**

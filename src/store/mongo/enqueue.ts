@@ -16,7 +16,7 @@ import type { IsMinimal, JobState, MinimalJob, NewJob } from '../../job/job.ts'
 import { dependenciesOf } from '../../job/needs.ts'
 import { type EnqueueResult, MAX_ENQUEUE_BATCH, STORE_DEADLINE_MS } from '../store.ts'
 import { StoreUnavailable } from '../store-errors.ts'
-import { type BlockedJob, checkBlocked, markDependedOn } from './blocked-jobs.ts'
+import { type BlockedJob, checkBlocked, markDependedOn, statesOf } from './blocked-jobs.ts'
 import { bodiesOf, deleteBodies, storeBodies } from './bodies.ts'
 import {
   type Deadline,
@@ -41,8 +41,9 @@ import {
   refusedBy,
   resolve,
 } from './enqueue-conflicts.ts'
+import { registerAdds } from './group-members.ts'
 import { announceNeeds, keepNeeded } from './inputs.ts'
-import { BY_ID, newJobDocument, stateOf } from './job-document.ts'
+import { BY_ID, newJobDocument } from './job-document.ts'
 import { admitStored, type EndpointLanes, placeNew } from './turns.ts'
 
 /** The holder of a key can be purged between insert and read: then the key is free again. */
@@ -60,6 +61,8 @@ interface Enqueued {
 interface Batch extends BatchResults {
   context: MongoContext
   finished: string[]
+  /** Indexes of members that an earlier add has stored. */
+  ofEarlierAdd: Set<number>
   blocked: Item[]
   lanes: Map<string, EndpointLanes>
   deadline: Deadline
@@ -113,8 +116,9 @@ export async function enqueue(
   const { endpoints, lanes, states } = await loadEnqueueContext(context, jobs, deadline)
   const batch: Batch = {
     ...{ context, results, isMinimal, existing: [] },
-    ...{ finished: [], blocked: [], lanes, deadline },
+    ...{ finished: [], ofEarlierAdd: new Set(), blocked: [], lanes, deadline },
   }
+  const adds = await registerAdds(context, jobs, deadline)
   const accepts = (name: string) => endpoints.has(name)
   /** Earlier jobs of the batch that are stored, or certainly will be. */
   const inserted = new Set<string>()
@@ -130,9 +134,10 @@ export async function enqueue(
         results[index] = { kind: 'endpoint_disabled' }
         continue
       }
-      const decision = decideAcceptance(job, endpoint, accepts, stateOf)
+      const decision = decideAcceptance(job, endpoint, accepts, stateOf, adds.refusal(index))
       if (decision.kind === 'accepted') {
-        const document = newJobDocument(job, decision, context.box, context.clock.now())
+        const ticket = adds.ticketOf(index)
+        const document = newJobDocument(job, decision, context.box, context.clock.now(), ticket)
         items.push({ index, job, document })
         if (!mayBeKnown(job)) inserted.add(job.id)
       } else {
@@ -144,6 +149,9 @@ export async function enqueue(
     for (const { index, job } of items)
       if (results[index]?.kind === 'inserted') inserted.add(job.id)
   }
+  await adds.confirm(
+    (index) => results[index]?.kind === 'inserted' && !batch.ofEarlierAdd.has(index),
+  )
   await fillInKnown(batch, refused)
   const isChanged = await promoteBlocked(batch)
   await fillIn({ ...batch, blocked: isChanged ? batch.blocked : [] })
@@ -208,6 +216,7 @@ async function storeItems(batch: Batch, items: Item[]): Promise<void> {
     const resolved = await resolveAll(batch, [...taken])
     for (const item of resolved.own) {
       results[item.index] = insertedAs(item, batch)
+      if (item.groupAdd !== item.document.groupAdd) batch.ofEarlierAdd.add(item.index)
       inUse.add(item.payloadId).add(item.document.inputsId)
       if (item.document.state === 'blocked') batch.blocked.push(item)
     }
@@ -351,22 +360,11 @@ async function loadEnqueueContext(
       )
       .toArray(),
   )
-  const ids = [...new Set(jobs.flatMap(dependenciesOf))]
-  const dependencies =
-    ids.length === 0
-      ? []
-      : await run(deadline, (limit) =>
-          context.jobs
-            .find(
-              { _id: { $in: ids } },
-              { projection: { state: 1 }, batchSize: ids.length + 1, ...NEWEST, ...limit },
-            )
-            .toArray(),
-        )
+  const dependencies = jobs.flatMap(dependenciesOf)
   return {
     endpoints: new Map(found.map((endpoint) => [endpoint._id, acceptingOf(endpoint)])),
     lanes: new Map(found.map((endpoint) => [endpoint._id, endpoint])),
-    states: new Map(dependencies.map(({ _id, state }) => [_id, stateOf(state)])),
+    states: await statesOf(context, dependencies, deadline),
   }
 }
 

@@ -6,7 +6,15 @@
 // its effects at once; any sweep runs those that were left undone.
 import type { Filter } from 'mongodb'
 import { addEffects, type FinishEffects, NO_EFFECTS } from '../../job/finish-effects.ts'
-import { type DropReason, hasTooManyHops, noticeOf, sendsNotice } from '../../job/notice.ts'
+import { dueNotices, isFinalGroup } from '../../job/groups.ts'
+import type { NewJob } from '../../job/job.ts'
+import {
+  type DropReason,
+  groupNoticeOf,
+  hasTooManyHops,
+  noticeOf,
+  sendsNotice,
+} from '../../job/notice.ts'
 import { FINAL_STATES, type FinalState } from '../../job/retention.ts'
 import type { OutboxName } from '../outbox.ts'
 import { StoreUnavailable } from '../store-errors.ts'
@@ -20,6 +28,7 @@ import {
 import { withBodies } from './bodies.ts'
 import {
   type Deadline,
+  type FinalMember,
   type MongoContext,
   NEWEST,
   type PendingEffects,
@@ -27,6 +36,8 @@ import {
   startDeadline,
 } from './connection.ts'
 import { enqueue } from './enqueue.ts'
+import { type GroupDocument, groupsIn } from './group-document.ts'
+import { countRunning, failuresOf, finishGroups } from './group-members.ts'
 import { BY_ID, failureOf, isFromOutbox, type JobDocument } from './job-document.ts'
 import {
   AS_STORED,
@@ -164,16 +175,112 @@ async function runSomeEffects(context: MongoContext, ids: string[]) {
   // A head that waits for a dead job must fail, or it blocks the jobs behind it.
   const next = await checkBlocked(context, slots.waiting, { fails: true }, deadline)
   const done = finished.filter(({ hasDependents }) => dependents.isComplete || !hasDependents)
-  const effectsDone = await clearMarks(context, done, deadline)
+  const members = done.filter(isUncounted)
+  const others = done.filter((job) => !isUncounted(job))
+  const cleared = await clearMarks(context, others, deadline)
+  const effectsDone = cleared + (await countAll(context, members))
   const promoted = dependents.promotedCount + slots.promotedCount + next.promotedCount
   return { effectsDone, promoted, failed: [...dependents.failed, ...slots.failed, ...next.failed] }
+}
+
+function isUncounted(job: FinishedJob): job is FinishedJob & FinalMember {
+  return job.group !== undefined && job.counted === undefined
+}
+
+/** Counting is the last effect of a member, and removes its mark. Returns how many were counted. */
+async function countAll(context: MongoContext, members: FinalMember[]): Promise<number> {
+  const effects = await context.memberCounter.count(
+    members.map(({ _id, endpoint, state, finishes, group }) => ({
+      ...{ _id, endpoint, state, finishes, group },
+    })),
+  )
+  if (effects === 'left') return 0
+  const following = effects.filter(({ isFirstDead, mayFinish }) => isFirstDead || mayFinish)
+  await settleGroups(
+    context,
+    following.map(({ groupId }) => groupId),
+  )
+  return members.length
+}
+
+/**
+ * Enqueues the notices that are due, finishes the groups whose members are all final, and enqueues
+ * the notices of that. Each step can be repeated without harm.
+ */
+export async function settleGroups(context: MongoContext, ids: string[]): Promise<void> {
+  if (ids.length === 0) return
+  await runGroupEffects(context, ids)
+  if ((await finishGroups(context, ids)) === 0) return
+  await runGroupEffects(context, ids)
+}
+
+/** What follows from a finish, or from a first dead member. */
+async function runGroupEffects(context: MongoContext, ids: string[]): Promise<void> {
+  const pending = await run(startDeadline(), (limit) =>
+    groupsIn(context)
+      .find(
+        { _id: { $in: ids }, effectsPending: true },
+        { batchSize: ids.length + 1, hint: { _id: 1 }, ...NEWEST, ...limit },
+      )
+      .toArray(),
+  )
+  for (const group of pending) {
+    await enqueueNoticesOf(context, group)
+    if (isFinalGroup(group.state)) await unblockDependents(context, group._id)
+    await clearGroupMark(context, group)
+  }
+}
+
+/** Those that are left after this many rounds are left to the sweep. */
+async function unblockDependents(context: MongoContext, groupId: string): Promise<void> {
+  const failed: string[] = []
+  for (let round = 0; round < MAX_ROUNDS_OF_DEPENDENTS; round++) {
+    const deadline = startDeadline()
+    const blocked = await waitingForAny(context, [groupId], DEPENDENTS_AT_ONCE, deadline)
+    if (blocked.length === 0) break
+    const checked = await checkBlocked(context, blocked, { fails: true }, deadline)
+    failed.push(...checked.failed)
+  }
+  await tryFinishEffects(context, failed)
+}
+
+async function enqueueNoticesOf(context: MongoContext, document: GroupDocument): Promise<void> {
+  const due = dueNotices(document)
+  if (due.length === 0) return
+  const deadline = startDeadline()
+  const group = await countRunning(context, document, deadline)
+  const failures = await failuresOf(context, group.id, deadline)
+  const now = context.clock.now()
+  await storeNotices(
+    context,
+    due.map((one) => ({
+      source: { groupId: group.id },
+      notice: groupNoticeOf(group, one, failures, now),
+    })),
+  )
+}
+
+/** Of the finish that was read, or of a first dead member since then. */
+async function clearGroupMark(
+  context: MongoContext,
+  { _id, state, finishes }: GroupDocument,
+): Promise<void> {
+  const isFinal = isFinalGroup(state)
+  await run(startDeadline(), (limit) =>
+    groupsIn(context).updateOne(
+      { _id, finishes, effectsPending: true },
+      {
+        $unset: { effectsPending: '' },
+        ...(isFinal ? {} : { $set: { deadNotified: true as const } }),
+      },
+      limit,
+    ),
+  )
 }
 
 /** The key of a notice contains the number of the finish: each finish has one notice. */
 async function enqueueNotices(context: MongoContext, finished: FinishedJob[]): Promise<void> {
   const now = context.clock.now()
-  const drop = (jobId: string, endpoint: string, reason: DropReason) =>
-    context.settings.warn({ jobId, endpoint, reason }, 'notice.dropped')
   const withNotice = finished.filter(({ onFinish = null, state }) => sendsNotice(onFinish, state))
   const notices = (await withBodies(context, withNotice, startDeadline())).flatMap((job) => {
     const onFinish = job.onFinish ?? null
@@ -190,10 +297,22 @@ async function enqueueNotices(context: MongoContext, finished: FinishedJob[]): P
       hops: job.hops,
     }
     const notice = noticeOf(finishedJob, job.finishes, onFinish.endpoint, now)
-    if (!hasTooManyHops(notice)) return [{ jobId: job._id, notice }]
-    drop(job._id, notice.endpoint, 'too_many_hops')
-    return []
+    return [{ source: { jobId: job._id }, notice }]
   })
+  await storeNotices(context, notices)
+}
+
+/** A notice, and what finished, for the log. */
+interface SourcedNotice {
+  source: Record<string, string>
+  notice: NewJob
+}
+
+async function storeNotices(context: MongoContext, all: SourcedNotice[]): Promise<void> {
+  const drop = ({ source, notice: { endpoint } }: SourcedNotice, reason: DropReason) =>
+    context.settings.warn({ ...source, endpoint, reason }, 'notice.dropped')
+  for (const one of all) if (hasTooManyHops(one.notice)) drop(one, 'too_many_hops')
+  const notices = all.filter(({ notice }) => !hasTooManyHops(notice))
   if (notices.length === 0) return
   const { results } = await enqueue(
     context,
@@ -202,8 +321,7 @@ async function enqueueNotices(context: MongoContext, finished: FinishedJob[]): P
   )
   results.forEach(({ kind }, i) => {
     if (kind !== 'unknown_endpoint') return
-    const { jobId, notice } = notices[i] as (typeof notices)[number]
-    drop(jobId, notice.endpoint, 'endpoint_not_found')
+    drop(notices[i] as SourcedNotice, 'endpoint_not_found')
   })
 }
 

@@ -191,6 +191,21 @@ export const JOB_INDEXES = {
     key: { endpoint: 1, state: 1, _id: -1 },
     options: { partialFilterExpression: UNSUCCESSFUL },
   },
+  /** lists of a group; sweep: the members that a cancel of the group visits. */
+  of_group: {
+    key: { group: 1, _id: -1 },
+    options: { partialFilterExpression: { group: { $exists: true } } },
+  },
+  /** getGroup: its running members. */
+  running_of_group: {
+    key: { group: 1, state: 1 },
+    options: { partialFilterExpression: { state: 'running', group: { $exists: true } } },
+  },
+  /** notices of groups; sweep: the members that a retry of the group visits. */
+  unsuccessful_of_group: {
+    key: { group: 1, state: 1, _id: 1 },
+    options: { partialFilterExpression: { ...UNSUCCESSFUL, group: { $exists: true } } },
+  },
   /** lists by tag. */
   by_tag: {
     key: { tags: 1, _id: -1 },

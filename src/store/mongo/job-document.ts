@@ -148,6 +148,11 @@ export interface JobDocument {
   /** The hash of the outbox document that the job was made from. */
   originHash?: string
   scheduleName?: string
+  group?: string
+  /** The add that stored it (group-members.ts). */
+  groupAdd?: string
+  /** The final state as which its group has counted it. */
+  counted?: FinalState
   onFinish?: OnFinish
   trace?: TraceContext
   hops: number
@@ -257,19 +262,20 @@ export function atEndpoints(jobs: Pick<JobDocument, '_id' | 'endpoint'>[]) {
   }
 }
 
-/** @param now when its body is made, if it gets one */
+/** @param now when its body is made @param groupAdd the add to its group, if it has one */
 export function newJobDocument(
   job: NewJob,
   acceptance: Acceptance,
   box: SecretBox,
   now: number,
+  groupAdd?: string,
 ): JobDocument {
   const runAt = new Date(job.runAt)
   const { maxAttempts, onFinish, waitingFor, isBlocked } = acceptance
   const own = { _id: job.id, endpoint: job.endpoint }
   const inputsBody = job.inputs === undefined ? null : newBody(own, job.inputs, now)
-  const effectsPending =
-    onFinish !== null || job.orderingKey !== null || isFromOutbox(job.originKey)
+  const hasKeys = job.orderingKey !== null || job.group !== null
+  const effectsPending = onFinish !== null || hasKeys || isFromOutbox(job.originKey)
   return {
     _id: job.id,
     endpoint: job.endpoint,
@@ -310,6 +316,7 @@ export function newJobDocument(
     ...(job.dependsOn.length + job.needs.length > 0 ? { waitingFor } : {}),
     ...(isBlocked ? { recheckAt: new Date(0) } : {}),
     ...(job.scheduleName === null ? {} : { scheduleName: job.scheduleName }),
+    ...(job.group === null ? {} : { group: job.group, groupAdd: groupAdd ?? '' }),
     ...(onFinish === null ? {} : { onFinish }),
     ...(job.trace === null ? {} : { trace: job.trace }),
     ...(effectsPending ? { effectsPending } : {}),
@@ -403,6 +410,7 @@ export function summaryOf(
     fairnessKey: document.fairnessKey ?? null,
     cost: document.cost ?? DEFAULT_COST,
     scheduleName: document.scheduleName ?? null,
+    group: document.group ?? null,
     dependsOn: document.dependsOn ?? [],
     needs: document.needs ?? [],
     inputsBytes: document.awaitsInputs ? null : (document.inputsBytes ?? null),

@@ -169,7 +169,7 @@ interface Walk {
 }
 
 async function walkOf(context: MongoContext, query: JobQuery, deadline: Deadline): Promise<Walk> {
-  const { endpoint, tag, dedupeKey, fairnessKey, failureReason } = query
+  const { endpoint, tag, dedupeKey, group, fairnessKey, failureReason } = query
   const range = idRangeOf(query)
   // A failure is of a dead job: a retry removes it.
   const states = query.states ?? (failureReason === undefined ? [] : ['dead'])
@@ -178,11 +178,17 @@ async function walkOf(context: MongoContext, query: JobQuery, deadline: Deadline
   const filtered = {
     ...(failureReason === undefined ? {} : { failureReason }),
     ...(fairnessKey === undefined ? {} : { fairnessKey }),
+    ...(group === undefined ? {} : { group }),
   }
   const tagged = tag === undefined ? {} : { tags: tag }
   if (dedupeKey !== undefined) {
     const rest = orNull({ ...ofEndpoint, ...inStates, ...filtered, ...tagged })
     return { hint: 'by_dedupe_key', indexed: { dedupeKey }, range, rest }
+  }
+  if (group !== undefined) {
+    const { group: _, ...others } = filtered as { group?: string }
+    const rest = orNull({ ...ofEndpoint, ...inStates, ...others, ...tagged })
+    return { hint: 'of_group', indexed: { group }, range, rest }
   }
   if (tag !== undefined) {
     const rest = orNull({ ...ofEndpoint, ...inStates, ...filtered })

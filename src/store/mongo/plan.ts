@@ -228,6 +228,8 @@ const ADDED = [
   '$db',
   '$clusterTime',
   'txnNumber',
+  'startTransaction',
+  'autocommit',
   'maxTimeMS',
   'readConcern',
   'writeConcern',

@@ -29,6 +29,7 @@ import {
   run,
   startDeadline,
 } from './connection.ts'
+import { GROUP_INDEXES } from './group-document.ts'
 import {
   changeTtl,
   compareIndexes,
@@ -56,7 +57,7 @@ export interface Migration extends Step {
 }
 
 /** A new database gets the last schema at once; the first one therefore has nothing to do. */
-export const MIGRATIONS: readonly Migration[] = [{ number: 7, online: true, run: async () => {} }]
+export const MIGRATIONS: readonly Migration[] = [{ number: 8, online: true, run: async () => {} }]
 
 /** The first document that Posthorn writes into a database. */
 interface SchemaRecord {
@@ -75,6 +76,7 @@ const ENDPOINT_INDEXES = {
 const INDEXES: Partial<Record<CollectionKind, Record<string, IndexDefinition>>> = {
   jobs: JOB_INDEXES,
   endpoints: ENDPOINT_INDEXES,
+  groups: GROUP_INDEXES,
   ...RECORD_INDEXES,
 }
 
@@ -99,7 +101,7 @@ const MIGRATION_LOOK_MS = 500
 
 const CHECK_EVERY_MS = 5_000
 /** Workers and statistics are reported again. Payloads that are stored apart have no index. */
-const KINDS_IN_PLACE: readonly string[] = ['jobs', 'endpoints', 'schedules', 'keys']
+const KINDS_IN_PLACE: readonly string[] = ['jobs', 'endpoints', 'groups', 'schedules', 'keys']
 
 interface DatabaseInPlace {
   /** Throws StoreUnavailable unless the database is complete and accepts a write. */

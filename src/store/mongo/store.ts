@@ -32,6 +32,16 @@ import {
 import { enqueue } from './enqueue.ts'
 import { startError } from './errors.ts'
 import { rememberPendingEffects, tryFinishEffects } from './finish-effects.ts'
+import { createMemberCounter } from './group-members.ts'
+import {
+  closeGroup,
+  commandGroup,
+  createGroup,
+  deleteGroup,
+  finalGroupsAmong,
+  getGroup,
+  listGroups,
+} from './groups.ts'
 import { getInputs } from './inputs.ts'
 import type { BodyDocument, JobDocument } from './job-document.ts'
 import {
@@ -139,6 +149,7 @@ export async function storeOn(
       settings,
       undecryptable: rememberUndecryptableSchedules(settings.warn),
       pendingEffects: rememberPendingEffects(),
+      memberCounter: createMemberCounter(() => context),
       ends: createEndListeners(),
       unacknowledgedCancels: new Map(),
       newlyKeyed: new Set(),
@@ -349,6 +360,13 @@ function endpointVerbs(
 /** Schedules, and the records of records.ts and stats.ts. */
 function recordVerbs(context: MongoContext) {
   return {
+    createGroup: (group) => createGroup(context, group),
+    getGroup: (id) => getGroup(context, id),
+    listGroups: (query) => listGroups(context, query),
+    finalGroupsAmong: (ids) => finalGroupsAmong(context, ids),
+    closeGroup: (id) => closeGroup(context, id),
+    commandGroup: (id, command) => commandGroup(context, id, command),
+    deleteGroup: (id) => deleteGroup(context, id),
     putLimit: (settings, ifVersion) => putLimit(context, settings, ifVersion),
     limitsNamed: (names) => limitsNamed(context, names),
     listLimits: (after, limit) => listLimits(context, after, limit),

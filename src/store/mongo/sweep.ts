@@ -5,7 +5,8 @@ import type { Document, Filter } from 'mongodb'
 import { EXPIRED, LEASE_LOST } from '../../job/attempt.ts'
 import { NO_EFFECTS, sumEffects } from '../../job/finish-effects.ts'
 import { FINAL_STATES, purgeClasses } from '../../job/retention.ts'
-import type { OverdueEnd, OverdueJob, SettleResult, SweepCounts, SweepOptions } from '../store.ts'
+import type { SettleResult } from '../store.ts'
+import type { OverdueEnd, OverdueJob, SweepCounts, SweepOptions } from '../sweep.ts'
 import {
   type BlockedRound,
   type Checked,
@@ -40,6 +41,7 @@ import {
   trackDeletedEndpoints,
 } from './deleted-endpoints.ts'
 import { EFFECTS_PENDING, runPendingEffects, tryFinishEffects } from './finish-effects.ts'
+import { type GroupFinding, groupPurges, groupSearches, sweepGroups } from './groups.ts'
 import { guardOf, reportDeaths, reportEndedAttempts } from './guards.ts'
 import { neededBy } from './inputs.ts'
 import {
@@ -130,6 +132,7 @@ type Finding =
   | 'expired_waiting'
   | 'expired_blocked'
   | 'waiting'
+  | GroupFinding
 
 /** An idle sweep is one command: only what it finds is read and written after it. */
 export async function sweep(
@@ -165,6 +168,7 @@ export async function sweep(
     ...(found.has('expired_blocked') ? await endExpiredJobs(context, 'blocked', limit) : []),
   ]
   const afterExpired = await tryFinishEffects(context, expired)
+  const groups = await sweepGroups(context, found, limit)
   await checkKeyRound(context, memory.keys, found)
   if (leases.reclaimed > 0) context.notifyWork()
   const after = sumEffects([...[leases.after, deleted.after, afterBlocked, left, afterExpired]])
@@ -178,6 +182,7 @@ export async function sweep(
     dependentsFailed: failed.length + after.dependentsFailed,
     // Only the effects that others left undone are counted.
     effectsDone: left.effectsDone,
+    ...groups,
     purged,
     overdue: found.has('awaiting') ? 1 : 0,
   }
@@ -198,6 +203,9 @@ async function look(context: MongoContext, memory: SweepMemory): Promise<Set<Fin
     ...first,
     ...unions,
     { $unionWith: { coll: context.names.endpoints, pipeline: deleting } },
+    ...groupSearchesOf(context).map((pipeline) => ({
+      $unionWith: { coll: context.names.groups, pipeline },
+    })),
   ]
   const seen = await run(startDeadline(), (limit) =>
     context.jobs
@@ -245,6 +253,14 @@ function searchesOf(
     search('expired_waiting', expired('waiting'), { expiresAt: 1 }),
     search('expired_blocked', expired('blocked'), { expiresAt: 1 }),
     ...(isKeyRoundDue(keys) ? [search('waiting', WAITING, { endpoint: 1 })] : []),
+  ]
+}
+
+function groupSearchesOf(context: MongoContext): Document[][] {
+  const work = Object.entries(groupSearches(context))
+  return [
+    ...work.map(([kind, { filter, sort }]) => search(kind as GroupFinding, filter, sort)),
+    ...groupPurges(context).map(({ filter, sort }) => search('group_purgeable', filter, sort)),
   ]
 }
 

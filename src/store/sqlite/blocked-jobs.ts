@@ -9,7 +9,7 @@ import { type Database, reportEnd } from './connection.ts'
 import { guardOf, IN_ORDER } from './guards.ts'
 import { makeInputsOf, storeInputs } from './inputs.ts'
 import { FAILURE_OF_JOB, finishQueuedAs, listText, parsed, QUEUE_AGAIN } from './job-row.ts'
-import { stateOf } from './jobs.ts'
+import { stateOfDependency } from './jobs.ts'
 import { leaveLine, placeUnplaced } from './turns.ts'
 
 export const BLOCKED_COLUMNS = 'seq, id, endpoint, ordering_key, needs, inputs_bytes, waiting_for'
@@ -87,7 +87,11 @@ export function waitForFinishOf({ connection }: Database, ids: string[], depende
 export function checkBlocked(database: Database, row: BlockedJob): BlockedCheck {
   const waitingFor = parsed<string[]>(row.waiting_for, [])
   const needs = parsed<Need[]>(row.needs, [])
-  const { unmet, failed } = checkDependencies(waitingFor, (id) => stateOf(database, id), needs)
+  const { unmet, failed } = checkDependencies(
+    waitingFor,
+    (id) => stateOfDependency(database, id),
+    needs,
+  )
   if (failed !== null) {
     return { kind: 'fails', event: 'fail_dependent', failure: dependencyFailed(failed), unmet }
   }

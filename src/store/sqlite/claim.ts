@@ -87,7 +87,7 @@ export const NEXT_PRIORITY = inOrder<[endpoint: string, below: number]>(
 
 const CLAIMED_COLUMNS = `seq, id, fence, payload_bytes, inputs_bytes, attempt_count,
   attempts_left, max_attempts, free_attempts, run_at, promoted_at, first_run_at, expires_at,
-  timeout_ms, retry, headers, trace, schedule_name, cost`
+  timeout_ms, retry, headers, trace, schedule_name, cost, group_id`
 
 /** Jobs without a fairness key. */
 export const CLAIMABLE = inOrder<[now: number, endpoint: string, priority: number, limit: number]>(
@@ -122,6 +122,8 @@ type ClaimValues = [
 export const CLAIM = claimSql('claimable = null')
 /** For a job that has an expiresAt. */
 export const CLAIM_EXPIRING = claimSql('claimable = null, expiring_at = null')
+/** For a member of a group. */
+export const CLAIM_MEMBER = claimSql('claimable = null, expiring_at = null, running_in = group_id')
 
 function claimSql(clearMarks: string) {
   return inOrder<ClaimValues>(
@@ -162,6 +164,7 @@ interface ClaimableRow {
   schedule_name: string | null
   trace: string | null
   cost: number
+  group_id: string | null
 }
 
 interface TurnRow extends ClaimableRow {
@@ -435,6 +438,11 @@ function bytesOf({ payload_bytes, inputs_bytes }: ClaimableRow): number {
   return payload_bytes + (inputs_bytes ?? 0)
 }
 
+function claimOf({ group_id, expires_at }: ClaimableRow): typeof CLAIM {
+  if (group_id !== null) return CLAIM_MEMBER
+  return expires_at === null ? CLAIM : CLAIM_EXPIRING
+}
+
 /** Returns false if no fence is reserved for it: it is left to the next claim. */
 function claimRow(
   { connection, clock, fences, keys }: Database,
@@ -452,7 +460,7 @@ function claimRow(
     return false
   }
   connection
-    .ordered(row.expires_at === null ? CLAIM : CLAIM_EXPIRING)
+    .ordered(claimOf(row))
     .run(
       now,
       clock.boot,

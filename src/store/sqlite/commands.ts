@@ -5,6 +5,7 @@ import { decideRetry, type RetryOptions } from '../../job/dependencies.ts'
 import { instantsAfterEdit, type JobChange, refusalOfEdit } from '../../job/edit.ts'
 import { isFinal, type Job, type JobState } from '../../job/job.ts'
 import type { Need } from '../../job/needs.ts'
+import type { FinalState } from '../../job/retention.ts'
 import type { CommandResult, DeleteJobResult, EditResult, RetryResult } from '../store.ts'
 import {
   advanceOrderingKey,
@@ -17,6 +18,7 @@ import {
 import { type Database, reportEnd } from './connection.ts'
 import { DEDUPE_HOLDER, REPLACE_PAYLOAD } from './enqueue-conflicts.ts'
 import { runFinishEffects, runFinishEffectsOf } from './finish-effects.ts'
+import { takeOut } from './group-members.ts'
 import { guardOf, inStates } from './guards.ts'
 import { keepNeeded, NEEDED_BY } from './inputs.ts'
 import {
@@ -31,12 +33,12 @@ import {
   parsed,
   WITH_ATTEMPT,
 } from './job-row.ts'
-import { jobOfId, stateOf } from './jobs.ts'
+import { jobOfId, stateOfDependency } from './jobs.ts'
 import { leaveLine, placeUnplaced } from './turns.ts'
 
 export const STATE_OF = `
 select seq, state, endpoint, dedupe_key, ordering_key, fence, lease_id, worker_id, claimed_at,
-  attempt_count, effects_pending, needs, waiting_for, version,
+  attempt_count, effects_pending, needs, waiting_for, version, group_id, counted,
   exists (select 1 from inputs where inputs.seq = jobs.seq) as has_inputs
 from jobs where id = $id`
 
@@ -56,7 +58,8 @@ update jobs set state = 'queued', waiting_for = $waitingFor,
   inputs_bytes = iif(needs is null, inputs_bytes, null),
   attempts_left = max_attempts, free_attempts = 0, run_at = $now, due_at = $now,
   first_run_at = $now,
-  holds_keys = ${HOLDS_KEYS}, unsuccessful = null, superseded = 0, effects_pending = 0,
+  holds_keys = ${HOLDS_KEYS}, unsuccessful = null, counted = null, superseded = 0,
+  effects_pending = 0,
   finished_at = null, failure_reason = null, failure_message = null, failure_job_id = null,
   result = null, result_truncated = 0, progress = null,
   expires_at = null, version = version + 1
@@ -88,6 +91,8 @@ interface FoundRow {
   waiting_for: string | null
   version: number
   has_inputs: number
+  group_id: string | null
+  counted: FinalState | null
 }
 
 export async function cancel(database: Database, ids: string[]): Promise<CommandResult[]> {
@@ -152,7 +157,7 @@ function retryOne(database: Database, id: string, options: RetryOptions): RetryR
   const unmet = parsed<string[]>(row.waiting_for, [])
   const decision = decideRetry(
     { state: row.state, endpointAccepts, unmet, needs, hasInputs: row.has_inputs === 1 },
-    (other) => stateOf(database, other),
+    (other) => stateOfDependency(database, other),
     options,
   )
   if (decision.kind !== 'retry') return decision
@@ -161,6 +166,9 @@ function retryOne(database: Database, id: string, options: RetryOptions): RetryR
     .statement(RETRY)
     .run({ seq: row.seq, waitingFor: listText(waitingFor), now: clock.now() })
   if (changes === 0) return dedupeConflict(database, row)
+  // As the row is now: the effects that were pending have counted it.
+  if (row.group_id !== null)
+    takeOut(database, row.group_id, row.counted ?? (row.state as FinalState))
   placeUnplaced(database)
   waitForFinishOf(database, waitingFor, id)
   keepNeeded(database, id, needs)

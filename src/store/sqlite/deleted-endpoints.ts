@@ -3,7 +3,7 @@
 
 import { ENDPOINT_GONE } from '../../job/attempt.ts'
 import { type FinishEffects, NO_EFFECTS, sumEffects } from '../../job/finish-effects.ts'
-import type { SweepCounts } from '../store.ts'
+import type { SweepCounts } from '../sweep.ts'
 import { type Database, reportEnd } from './connection.ts'
 import { FORGET_KEYS } from './fairness-keys.ts'
 import { runFinishEffects } from './finish-effects.ts'

@@ -33,7 +33,7 @@ where seq = (select seq from added_keys where added_keys.endpoint = $endpoint an
 })
 export const JOB_BY = jobBy(JOB_COLUMNS)
 /** Read no payload, no result and no attempts. */
-export const MINIMAL_JOB_BY = jobBy('id, state, version')
+export const MINIMAL_JOB_BY = jobBy('id, state, version, group_id')
 
 export const IS_ADDED_KEY = 'select 1 from added_keys where endpoint = $endpoint and key = $key'
 export const ADD_IDEMPOTENCY_KEY = `
@@ -77,8 +77,8 @@ function find(
   const sql = (isMinimal ? MINIMAL_JOB_BY : JOB_BY)[by]
   const row = connection.statement(sql).get(values) as FoundRow | undefined
   if (row === undefined) return null
-  const { id, state, version } = row
-  return { row, job: isMinimal ? { id, state, version } : toJob(row, keys) }
+  const { id, state, version, group_id: group } = row
+  return { row, job: isMinimal ? { id, state, version, group } : toJob(row, keys) }
 }
 
 /** The same job, stored by a write whose result was lost; or a job of another origin. */

@@ -22,9 +22,10 @@ import {
   storedJob,
 } from './enqueue-conflicts.ts'
 import { runFinishEffects } from './finish-effects.ts'
+import { type Adds, openAdds } from './group-members.ts'
 import { keepNeeded, storeInputs } from './inputs.ts'
 import { insertJob, parsed } from './job-row.ts'
-import { stateOf } from './jobs.ts'
+import { stateOfDependency } from './jobs.ts'
 import { type Lines, openLines } from './turns.ts'
 
 /** An endpoint that is being deleted accepts no job. */
@@ -47,7 +48,10 @@ export async function enqueue(
   const results = await database.connection.write('full', () => {
     const endpoints: Endpoints = new Map()
     const lines = openLines(database)
-    const perJob = jobs.map((job, i) => enqueueOne(database, job, endpoints, lines, isMinimal(i)))
+    const adds = openAdds(database)
+    const parts = { endpoints, lines, adds }
+    const perJob = jobs.map((job, i) => enqueueOne(database, job, parts, isMinimal(i)))
+    adds.save()
     // Only a job that a new one displaced becomes final here.
     if (jobs.some(({ dedupe }) => dedupe?.mode === 'replace')) runFinishEffects(database)
     return perJob
@@ -57,11 +61,17 @@ export async function enqueue(
   return results
 }
 
+/** What the jobs of one transaction share. */
+interface Shared {
+  endpoints: Endpoints
+  lines: Lines
+  adds: Adds
+}
+
 function enqueueOne(
   database: Database,
   job: NewJob,
-  endpoints: Endpoints,
-  lines: Lines,
+  { endpoints, lines, adds }: Shared,
   isMinimal: boolean,
 ): EnqueueResult<MinimalJob> {
   const endpoint = accepting(database, job.endpoint, endpoints)
@@ -75,9 +85,12 @@ function enqueueOne(
     job,
     endpoint,
     (name) => accepting(database, name, endpoints) !== null,
-    (id) => stateOf(database, id),
+    (id) => stateOfDependency(database, id),
+    adds.refusal(job.group),
   )
-  if (decision.kind !== 'accepted') return decision
+  if (decision.kind !== 'accepted') {
+    return isReadFirst ? decision : (findKnown(database, job, isMinimal) ?? decision)
+  }
   if (job.dedupe !== null) {
     lines.forget()
     const found = applyDedupe(database, job, isMinimal)
@@ -91,6 +104,7 @@ function enqueueOne(
     throw new Error(`job ${job.id} was neither inserted nor known`)
   }
   if (job.inputs !== undefined) storeInputs(database, seq, job.inputs)
+  adds.added(job.group)
   const isReady = decision.isBlocked && unblockIfReady(database, job, decision, seq)
   if (isReady) return { kind: 'inserted', job: storedJob(database, job.id, isMinimal) }
   return { kind: 'inserted', job: (isMinimal ? newlyQueuedMinimal : newlyQueued)(job, decision) }

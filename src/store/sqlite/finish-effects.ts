@@ -5,8 +5,16 @@
 
 import type { Acceptance } from '../../job/acceptance.ts'
 import { type FinishEffects, NO_EFFECTS } from '../../job/finish-effects.ts'
-import type { FailureReason, JobState } from '../../job/job.ts'
-import { type DropReason, hasTooManyHops, noticeOf, sendsNotice } from '../../job/notice.ts'
+import { type CountedGroup, dueNotices, notifiesFirstDead } from '../../job/groups.ts'
+import type { FailureReason, NewJob } from '../../job/job.ts'
+import {
+  type DropReason,
+  groupNoticeOf,
+  hasTooManyHops,
+  noticeOf,
+  sendsNotice,
+} from '../../job/notice.ts'
+import type { FinalState } from '../../job/retention.ts'
 import { NO_TURN } from '../../job/turns.ts'
 import {
   advanceOrderingKey,
@@ -16,6 +24,16 @@ import {
   resolveBlocked,
 } from './blocked-jobs.ts'
 import type { Database } from './connection.ts'
+import {
+  type Counted,
+  countedGroupOf,
+  countMembers,
+  failuresOf,
+  finishGroup,
+  type GroupEffects,
+  NOTE_DEAD_NOTIFIED,
+  noteCounted,
+} from './group-members.ts'
 import { inputSteps } from './inputs.ts'
 import { failureOf, insertJob, originOf, parsed } from './job-row.ts'
 import { closeGaps, wakeParked } from './turns.ts'
@@ -26,7 +44,7 @@ export const MAX_STEPS = 200
 const MAX_STEPS_FOR_ONE = 10_000
 
 const COLUMNS = `seq, id, endpoint, state, finishes, ordering_key, has_dependents, priority,
-  fairness_key, turn, notice_endpoint, notice_states`
+  fairness_key, turn, group_id, counted, notice_endpoint, notice_states`
 export const NEXT_WITH_EFFECTS = `
 select ${COLUMNS} from jobs where effects_pending = 1 order by seq limit 1`
 export const EFFECTS_OF = `select ${COLUMNS} from jobs where effects_pending = 1 and seq = $seq`
@@ -45,14 +63,16 @@ select dependent from dependencies where dependency = $id order by dependent lim
 export const DROP_DEPENDENT =
   'delete from dependencies where dependency = $id and dependent = $dependent'
 
-export const CLEAR_EFFECTS_PENDING =
-  'update jobs set effects_pending = 0 where seq = $seq and effects_pending = 1'
+/** A member is counted with its last effect. */
+export const CLEAR_EFFECTS_PENDING = `
+update jobs set effects_pending = 0, counted = iif(group_id is null, null, state)
+where seq = $seq and effects_pending = 1`
 
 interface FinishedRow {
   seq: number
   id: string
   endpoint: string
-  state: JobState
+  state: FinalState
   finishes: number
   ordering_key: string | null
   has_dependents: number
@@ -60,6 +80,8 @@ interface FinishedRow {
   fairness_key: string | null
   /** Not NO_TURN: the job was queued, and had a place in the order of its key. */
   turn: number
+  group_id: string | null
+  counted: FinalState | null
   notice_endpoint: string | null
   notice_states: string | null
 }
@@ -67,14 +89,17 @@ interface FinishedRow {
 /**
  * Called in a transaction that may have made jobs final. If no effects are pending it costs one
  * seek.
+ *
+ * @param counted members that the caller has marked as counted
  */
-export function runFinishEffects(database: Database): FinishEffects {
+export function runFinishEffects(database: Database, counted: Counted = new Map()): FinishEffects {
   const counts = { ...NO_EFFECTS }
   for (let left = MAX_STEPS; left > 0; ) {
     const row = database.connection.statement(NEXT_WITH_EFFECTS).get() as FinishedRow | undefined
     if (row === undefined) break
-    left = runEffects(database, row, left, counts)
+    left = runEffects(database, row, left, { counts, counted })
   }
+  if (counted.size > 0) runGroupEffects(database, countMembers(database, counted))
   return counts
 }
 
@@ -85,7 +110,9 @@ export function runFinishEffectsOf(database: Database, seq: number): boolean {
   const { connection } = database
   const row = connection.statement(EFFECTS_OF).get({ seq }) as FinishedRow | undefined
   if (row === undefined) return true
-  runEffects(database, row, MAX_STEPS_FOR_ONE, { ...NO_EFFECTS })
+  const counted: Counted = new Map()
+  runEffects(database, row, MAX_STEPS_FOR_ONE, { counts: { ...NO_EFFECTS }, counted })
+  runGroupEffects(database, countMembers(database, counted))
   return connection.statement(EFFECTS_OF).get({ seq }) === undefined
 }
 
@@ -94,7 +121,7 @@ function runEffects(
   database: Database,
   row: FinishedRow,
   steps: number,
-  counts: FinishEffects,
+  { counts, counted }: { counts: FinishEffects; counted: Counted },
 ): number {
   // The notice comes first: it reports how this finish ended, and the job may be queued again
   // afterwards.
@@ -111,24 +138,20 @@ function runEffects(
     count(counts, advanceOrderingKey(database, endpoint, row.ordering_key))
   }
   database.connection.statement(CLEAR_EFFECTS_PENDING).run({ seq: row.seq })
+  if (row.group_id !== null && row.counted === null) {
+    noteCounted(counted, row.group_id, row.state)
+  }
   counts.effectsDone++
   return left
 }
 
 /** Can be repeated: the origin key allows one notice for each finish. */
 function enqueueNotice(database: Database, row: FinishedRow): void {
-  const { connection, clock, settings, notifier } = database
-  const drop = (reason: DropReason) =>
-    settings.warn({ jobId: row.id, endpoint, reason }, 'notice.dropped')
+  const { connection, clock } = database
   if (row.notice_endpoint === null) return
   const onFinish = { endpoint: row.notice_endpoint, states: parsed(row.notice_states, []) }
   if (!sendsNotice(onFinish, row.state)) return
   const { endpoint } = onFinish
-  const accepting = connection.statement(NOTICE_BUDGET).get({ endpoint })
-  if (accepting === undefined) {
-    drop('endpoint_not_found')
-    return
-  }
   const reported = connection.statement(REPORTED_OF).get({ seq: row.seq }) as unknown as ReportedRow
   const notice = noticeOf(
     {
@@ -146,6 +169,51 @@ function enqueueNotice(database: Database, row: FinishedRow): void {
     endpoint,
     clock.now(),
   )
+  insertNotice(database, notice, { jobId: row.id })
+}
+
+/**
+ * Enqueues the notices that are due, and finishes groups whose members are all final. Called in
+ * the transaction that counted them, or closed the group.
+ */
+export function runGroupEffects(database: Database, all: GroupEffects[]): void {
+  for (const { groupId, isFirstDead, mayFinish } of all) {
+    if (isFirstDead) notifyFirstDead(database, groupId)
+    if (!mayFinish || !finishGroup(database, groupId)) continue
+    const group = countedGroupOf(database, groupId)
+    if (group !== null) enqueueGroupNotices(database, group)
+    resolveDependents(database, { id: groupId }, MAX_STEPS, { ...NO_EFFECTS })
+  }
+}
+
+function notifyFirstDead(database: Database, id: string): void {
+  const group = countedGroupOf(database, id)
+  if (group === null || !notifiesFirstDead(group)) return
+  enqueueGroupNotices(database, group)
+  database.connection.statement(NOTE_DEAD_NOTIFIED).run({ id })
+}
+
+function enqueueGroupNotices(database: Database, group: CountedGroup): void {
+  const due = dueNotices(group)
+  if (due.length === 0) return
+  const failures = failuresOf(database, group.id)
+  const now = database.clock.now()
+  for (const one of due) {
+    insertNotice(database, groupNoticeOf(group, one, failures, now), { groupId: group.id })
+  }
+}
+
+/** @param source what finished */
+function insertNotice(database: Database, notice: NewJob, source: Record<string, string>): void {
+  const { connection, settings, notifier } = database
+  const { endpoint } = notice
+  const drop = (reason: DropReason) =>
+    settings.warn({ ...source, endpoint, reason }, 'notice.dropped')
+  const accepting = connection.statement(NOTICE_BUDGET).get({ endpoint })
+  if (accepting === undefined) {
+    drop('endpoint_not_found')
+    return
+  }
   if (hasTooManyHops(notice)) {
     drop('too_many_hops')
     return
@@ -172,7 +240,7 @@ interface ReportedRow {
 /** Each dependent is checked again, and stops waiting for this job in the same transaction. */
 function resolveDependents(
   database: Database,
-  { id }: FinishedRow,
+  { id }: Pick<FinishedRow, 'id'>,
   steps: number,
   counts: FinishEffects,
 ): number {

@@ -39,6 +39,8 @@ const GUARD_SQL = {
   dependency_failed: `exists (select 1 from json_each(jobs.waiting_for) as awaited
     where not exists (select 1 from jobs as dependency where dependency.id = awaited.value
       and dependency.state in ('queued', 'running', 'succeeded'))
+    and not exists (select 1 from groups where groups.id = awaited.value
+      and groups.state <> 'failed')
     and not coalesce((select min(need.value ->> 'ifFailed') = 'continue'
         and max(need.value ->> 'ifFailed') = 'continue'
       from json_each(jobs.needs) as need where need.value ->> 'jobId' = awaited.value), false))`,

@@ -29,8 +29,8 @@ export const SUMMARY_COLUMNS = `id, endpoint, state, blocked, priority, run_at, 
   promoted_at, created_at, started_at, finished_at, expires_at, attempt_count, attempts_left,
   max_attempts, free_attempts, fence, version, worker_id, claimed_at, lease_wall, awaiting_until,
   timeout_ms, payload_bytes, inputs_bytes, idempotency_key, dedupe_key, ordering_key, fairness_key,
-  cost, schedule_name, notice_endpoint, notice_states, retry, headers, tags, metadata, depends_on,
-  needs, waiting_for, progress, failure_reason, failure_message, failure_job_id`
+  cost, schedule_name, group_id, notice_endpoint, notice_states, retry, headers, tags, metadata,
+  depends_on, needs, waiting_for, progress, failure_reason, failure_message, failure_job_id`
 
 export const JOB_COLUMNS = `${SUMMARY_COLUMNS}, result, result_truncated, attempts,
   (select bytes from payloads where payloads.seq = jobs.seq) as payload`
@@ -67,6 +67,7 @@ export interface SummaryRow {
   fairness_key: string | null
   cost: number
   schedule_name: string | null
+  group_id: string | null
   notice_endpoint: string | null
   notice_states: string | null
   retry: string | null
@@ -97,10 +98,14 @@ const PLAIN_COLUMNS = `id, endpoint, priority, run_at, due_at, first_run_at, cre
   retry, headers, tags, metadata`
 const KEYED_COLUMNS = 'fairness_key, cost, blocked, claimable, turn, admits_next, holds_keys'
 const OTHER_COLUMNS = `expires_at, expiring_at, recheck, dedupe_key, ordering_key, origin_key,
-  schedule_name, notice_endpoint, notice_states, depends_on, needs, waiting_for, trace`
+  schedule_name, notice_endpoint, notice_states, depends_on, needs, waiting_for, trace, group_id`
 
 /** The inserts for most jobs: each column that is not named saves the binding of a null. */
 export const INSERT_PLAIN = insertSql<PlainValues>(PLAIN_COLUMNS)
+/** For a member of a group that has nothing else. */
+export const INSERT_MEMBER = insertSql<[...PlainValues, group: string]>(
+  `${PLAIN_COLUMNS}, group_id`,
+)
 export const INSERT_KEYED = insertSql<[...PlainValues, ...KeyedValues]>(
   `${PLAIN_COLUMNS}, ${KEYED_COLUMNS}`,
 )
@@ -144,15 +149,17 @@ function insertRow(database: Database, job: NewJob, acceptance: Acceptance, line
   const plain = plainValues(database, job, acceptance.maxAttempts)
   const isLikeMost = hasOnlyCommonFields(job, acceptance)
   if (isLikeMost && job.fairnessKey === null && job.cost === DEFAULT_COST) {
-    return connection.ordered(INSERT_PLAIN).run(...plain)
+    return job.group === null
+      ? connection.ordered(INSERT_PLAIN).run(...plain)
+      : connection.ordered(INSERT_MEMBER).run(...plain, job.group)
   }
   const keyed = keyedValues(plain, database, job, acceptance, lines)
-  return isLikeMost
+  return isLikeMost && job.group === null
     ? connection.ordered(INSERT_KEYED).run(...keyed)
     : connection.ordered(INSERT_JOB).run(...keyed, ...otherValues(job, acceptance))
 }
 
-/** Without regard to its fairness key and its cost. */
+/** Without regard to its group, its fairness key and its cost. */
 function hasOnlyCommonFields(job: NewJob, { onFinish }: Acceptance): boolean {
   return (
     onFinish === null &&
@@ -187,7 +194,7 @@ type OtherValues = [
   ...[expiresAt: number | null, expiringAt: number | null, recheck: 0 | 1],
   ...[dedupeKey: Text, orderingKey: Text, originKey: Text],
   ...[scheduleName: Text, noticeEndpoint: Text, noticeStates: Text],
-  ...[dependsOn: Text, needs: Text, waitingFor: Text, trace: Text],
+  ...[dependsOn: Text, needs: Text, waitingFor: Text, trace: Text, group: Text],
 ]
 
 function plainValues({ keys }: Database, job: NewJob, maxAttempts: number): PlainValues {
@@ -262,6 +269,7 @@ function otherValues(job: NewJob, { onFinish, waitingFor, isDoomed }: Acceptance
     listText(job.needs),
     listText(waitingFor),
     originText(job),
+    job.group,
   ]
 }
 
@@ -269,7 +277,7 @@ const DROP_PLAIN_LEASE = `lease_id = null, worker_id = null, claimed_at = null, 
   lease_mono = null, lease_ms = null, lease_wall = null, pulled_ms = null, extended_to = null,
   version = version + 1`
 
-export const DROP_LEASE = `${DROP_PLAIN_LEASE}, awaiting_until = null`
+export const DROP_LEASE = `${DROP_PLAIN_LEASE}, awaiting_until = null, running_in = null`
 
 /**
  * With its index marks. A job with a fairness key waits for a turn, like a new one: placeUnplaced
@@ -297,7 +305,8 @@ const FINISH = 'finished_at = $finishedAt, finishes = finishes + 1'
  */
 export function finishAs(
   state: FinalState,
-  effectsPending = `(ordering_key is not null or has_dependents = 1 or turn <> ${NO_TURN}
+  effectsPending = `(group_id is not null or ordering_key is not null or has_dependents = 1
+      or turn <> ${NO_TURN}
       or ${IS_KEY_PARKED}
       or coalesce(instr(notice_states, '"${state}"'), 0) > 0)`,
 ): string {
@@ -311,12 +320,17 @@ export function finishQueuedAs(state: 'dead' | 'cancelled', effectsPending?: str
     recheck = 0, version = version + 1`
 }
 
-/** A running job without index marks, whose success has no finish effects. */
-export const IS_PLAIN = `holds_keys is null and has_dependents = 0 and notice_states is null
+const HAS_FEW_EFFECTS = `holds_keys is null and has_dependents = 0 and notice_states is null
   and awaiting_until is null`
+/** A running job without index marks, whose success has no finish effects. */
+export const IS_PLAIN = `${HAS_FEW_EFFECTS} and group_id is null`
+/** The same of a member, whose group only counts it. */
+export const IS_PLAIN_MEMBER = `${HAS_FEW_EFFECTS} and group_id is not null`
 
 /** What finishAs('succeeded') and DROP_LEASE change in a plain job. */
 export const SUCCEED_PLAIN = `state = 'succeeded', ${FINISH}, ${DROP_PLAIN_LEASE}`
+/** The writer adds it to the counts of its group in the same transaction. */
+export const SUCCEED_MEMBER = `${SUCCEED_PLAIN}, running_in = null, counted = 'succeeded'`
 
 /** The parameters are the fields of a Failure that has no job. */
 export const FAILURE = 'failure_reason = $reason, failure_message = $message'
@@ -357,6 +371,7 @@ export function toSummary(row: SummaryRow, keys: KeyRing): JobSummary {
     fairnessKey: row.fairness_key,
     cost: row.cost,
     scheduleName: row.schedule_name,
+    group: row.group_id,
     dependsOn: parsed(row.depends_on, []),
     needs: parsed(row.needs, []),
     inputsBytes: row.inputs_bytes,

@@ -1,6 +1,7 @@
 // Reads jobs: one by id, its payload, lists by age, and which of many are final.
 
 import type { Dependent } from '../../job/dependencies.ts'
+import { dependencyState, type GroupState } from '../../job/groups.ts'
 import {
   isFinal,
   type Job,
@@ -8,9 +9,10 @@ import {
   type JobSummary,
   type JobWithAttempts,
 } from '../../job/job.ts'
-import { firstIdAt } from '../../job/job-id.ts'
+import { firstIdAt, isGroupId } from '../../job/job-id.ts'
 import { type JobQuery, MAX_ENTRIES_PER_PAGE, type Page } from '../store.ts'
 import type { Database } from './connection.ts'
+import { STATE_OF_GROUP } from './group-row.ts'
 import { inStates } from './guards.ts'
 import {
   JOB_COLUMNS,
@@ -109,6 +111,13 @@ export function stateOf({ connection }: Database, id: string): JobState | null {
   return row === undefined ? null : (row.state as JobState)
 }
 
+/** Of a job or a group. */
+export function stateOfDependency(database: Database, id: string): JobState | null {
+  if (!isGroupId(id)) return stateOf(database, id)
+  const row = database.connection.statement(STATE_OF_GROUP).get({ id })
+  return row === undefined ? null : dependencyState(row.state as GroupState)
+}
+
 /** A stretch of ids, from `atLeast` on, before `below`. */
 interface Stretch {
   below: string
@@ -120,7 +129,7 @@ export function listJobs(database: Database, query: JobQuery): Promise<Page<JobS
   return database.connection.read(() => {
     // Few jobs share a dedupe key: its index is the shortest way.
     const lists =
-      query.dedupeKey === undefined && query.states?.every(isIndexed)
+      query.dedupeKey === undefined && query.group === undefined && query.states?.every(isIndexed)
         ? listsOf(database, query.states, query.endpoint)
         : null
     return lists === null || lists.length > MAX_LISTS
@@ -141,7 +150,14 @@ function stretchOf({ after, createdAfter, createdBefore, oldestFirst }: JobQuery
 /** Which filters a query has; their values are parameters. */
 type Filters = Pick<
   JobQuery,
-  'endpoint' | 'states' | 'tag' | 'dedupeKey' | 'fairnessKey' | 'failureReason' | 'oldestFirst'
+  | 'endpoint'
+  | 'states'
+  | 'tag'
+  | 'dedupeKey'
+  | 'group'
+  | 'fairnessKey'
+  | 'failureReason'
+  | 'oldestFirst'
 >
 
 function directionOf({ oldestFirst }: Pick<JobQuery, 'oldestFirst'>): 'asc' | 'desc' {
@@ -155,9 +171,10 @@ function directionOf({ oldestFirst }: Pick<JobQuery, 'oldestFirst'>): 'asc' | 'd
 export function walkSql(query: Filters): string {
   const filters = [
     query.states === undefined ? 'true' : inStates(query.states, 'found_state'),
-    query.dedupeKey === undefined || query.endpoint === undefined
+    (query.dedupeKey === undefined && query.group === undefined) || query.endpoint === undefined
       ? 'true'
       : 'found_endpoint = $endpoint',
+    query.dedupeKey === undefined || query.group === undefined ? 'true' : 'found_group = $group',
     query.fairnessKey === undefined ? 'true' : 'found_key = $fairnessKey',
     query.failureReason === undefined ? 'true' : 'found_reason = $failureReason',
     query.tag === undefined
@@ -165,7 +182,8 @@ export function walkSql(query: Filters): string {
       : 'exists (select 1 from json_each(found_tags) where value = $tag)',
   ]
   const found = `seq as found, state as found_state, endpoint as found_endpoint,
-      fairness_key as found_key, failure_reason as found_reason, tags as found_tags`
+      group_id as found_group, fairness_key as found_key, failure_reason as found_reason,
+      tags as found_tags`
   return `select ${SUMMARY_COLUMNS} from (
       select ${found} from jobs
       where ${rangeSql(query)} order by id ${directionOf(query)} limit ${MAX_ENTRIES_PER_PAGE})
@@ -179,20 +197,27 @@ export function lastLookedAtSql(query: Filters): string {
     order by id ${directionOf(query)} limit 1 offset ${MAX_ENTRIES_PER_PAGE - 1}`
 }
 
-function rangeSql({ endpoint, dedupeKey }: Filters): string {
+function rangeSql({ endpoint, dedupeKey, group }: Filters): string {
   const stretch = 'id < $below and id >= $atLeast'
   if (dedupeKey !== undefined) return `dedupe_key = $dedupeKey and ${stretch}`
+  if (group !== undefined) return `group_id = $group and ${stretch}`
   return endpoint === undefined ? stretch : `endpoint = $endpoint and ${stretch}`
+}
+
+/** The parameter of rangeSql, beside the stretch. */
+function rangeOf({ endpoint, dedupeKey, group }: Filters) {
+  if (dedupeKey !== undefined) return { dedupeKey }
+  return group === undefined ? { endpoint } : { group }
 }
 
 /** Reads jobs of all states in order of id, and stops at its limit of entries. */
 function pageByWalking(database: Database, query: JobQuery, stretch: Stretch): Page<JobSummary> {
   const { connection, keys } = database
-  const { endpoint, dedupeKey, fairnessKey, failureReason, tag } = query
-  const range = given({ ...stretch, ...(dedupeKey === undefined ? { endpoint } : { dedupeKey }) })
+  const { endpoint, group, fairnessKey, failureReason, tag } = query
+  const range = given({ ...stretch, ...rangeOf(query) })
   const rows = connection.statement(walkSql(query)).all({
     ...range,
-    ...given({ endpoint, fairnessKey, failureReason, tag }),
+    ...given({ endpoint, group, fairnessKey, failureReason, tag }),
     limit: query.limit + 1,
   }) as unknown as SummaryRow[]
   const items = rows.slice(0, query.limit).map((row) => toSummary(row, keys))

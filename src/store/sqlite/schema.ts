@@ -102,6 +102,11 @@ create table jobs (
   ordering_slot text,
   origin_key text,
   schedule_name text,
+  group_id text,
+  -- Of a member: the final state as which its group has counted it.
+  counted text,
+  -- An index mark: the group, while the job is running.
+  running_in text,
   notice_endpoint text,
   notice_states text,
 
@@ -186,6 +191,53 @@ create index fairness_keys_unneeded on fairness_keys (
   max(coalesce(bucket_full_at, 0), coalesce(rest_kept_until, 0))
 ) where settings is null;
 
+create table groups (
+  id text primary key,
+  state text not null default 'open',
+  member_count integer not null default 0,
+  -- Members that are not counted as final.
+  left_count integer not null default 0,
+  succeeded_count integer not null default 0,
+  dead_count integer not null default 0,
+  cancelled_count integer not null default 0,
+  finishes integer not null default 0,
+  -- 1: the notices of the first dead member since the last finish are enqueued.
+  dead_notified integer not null default 0,
+  -- While a cancel or a retry goes on: since when, and the last member that was visited.
+  command_at integer,
+  command_after text,
+  close_after_ms integer,
+  closes_at integer,
+  created_at integer not null,
+  closed_at integer,
+  closed_by text,
+  finished_at integer,
+  hops integer not null,
+  idempotency_key text,
+  request_hash text,
+  name text,
+  fairness_key text,
+  -- JSON
+  notices text,
+  tags text,
+  metadata text
+) strict, without rowid;
+-- createGroup
+create unique index groups_idempotency on groups (idempotency_key)
+  where idempotency_key is not null;
+-- listGroups
+create index groups_by_state on groups (state, id);
+create index groups_by_name on groups (name, state, id) where name is not null;
+-- sweep
+create index groups_idle on groups (closes_at) where closes_at is not null;
+create index groups_commanded on groups (command_at) where command_at is not null;
+create index groups_purgeable on groups (state, (idempotency_key is not null), finished_at)
+  where finished_at is not null;
+
+create trigger groups_deleted after delete on groups begin
+  delete from dependencies where dependency = old.id;
+end;
+
 create trigger jobs_deleted after delete on jobs begin
   delete from payloads where seq = old.seq;
   delete from added_keys where seq = old.seq;
@@ -269,6 +321,13 @@ create index jobs_unsuccessful on jobs (endpoint, unsuccessful, id)
 create index jobs_of_dedupe_key on jobs (dedupe_key, id) where dedupe_key is not null;
 -- dependentsOf: the jobs that are dead because of one
 create index jobs_failed_because on jobs (failure_job_id, id) where failure_job_id is not null;
+-- listJobs of one group, newest first; sweep: the members that a cancel visits
+create index jobs_of_group on jobs (group_id, id) where group_id is not null;
+-- getGroup: its running members
+create index jobs_running_in on jobs (running_in) where running_in is not null;
+-- notices of groups; sweep: the members that a retry visits
+create index jobs_unsuccessful_of_group on jobs (group_id, unsuccessful, id)
+  where unsuccessful is not null and group_id is not null;
 -- enqueue: one job for an idempotency key, an origin or a dedupe key of an endpoint
 create unique index jobs_idempotency on jobs (endpoint, idempotency_key)
   where idempotency_key is not null;
@@ -417,9 +476,9 @@ export interface Migration extends Step {
   sql: string
 }
 
-/** The first one creates a file. Numbers below 17 belong to versions that were never released. */
+/** The first one creates a file. Numbers below 18 belong to versions that were never released. */
 export const MIGRATIONS: readonly Migration[] = [
-  { number: 17, online: true, sql: JOBS + JOB_INDEXES + ENDPOINTS + RECORDS },
+  { number: 18, online: true, sql: JOBS + JOB_INDEXES + ENDPOINTS + RECORDS },
 ]
 
 /**

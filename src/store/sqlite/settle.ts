@@ -7,6 +7,7 @@ import { isRepeat } from '../../job/settlement.ts'
 import type { Settlement, SettleOptions, SettleResult } from '../store.ts'
 import { type Database, inOrder } from './connection.ts'
 import { runFinishEffects } from './finish-effects.ts'
+import { type Counted, noteCounted } from './group-members.ts'
 import { guardOf } from './guards.ts'
 import {
   attemptLine,
@@ -14,8 +15,10 @@ import {
   FAILURE,
   finishAs,
   IS_PLAIN,
+  IS_PLAIN_MEMBER,
   QUEUE_AGAIN,
   readAttemptLines,
+  SUCCEED_MEMBER,
   SUCCEED_PLAIN,
   WITH_ATTEMPT,
 } from './job-row.ts'
@@ -61,6 +64,11 @@ export const SETTLE = {
  * it changes nothing.
  */
 export const SUCCEED_IF_PLAIN = succeedSql(SUCCEED_PLAIN, `and ${IS_PLAIN}`)
+/** The same for most members of groups. */
+export const SUCCEED_IF_MEMBER = succeedSql(
+  SUCCEED_MEMBER,
+  `and ${IS_PLAIN_MEMBER} returning group_id`,
+)
 
 function succeedSql(changes: string, proof = '') {
   return inOrder<
@@ -91,18 +99,19 @@ export async function settle(
     ({ event }) => event === 'reschedule' || event === 'postpone',
   )
   const results = await database.connection.write(durable ? 'full' : 'normal', () => {
-    const perJob = settlements.map((settlement) => settleOne(database, settlement))
+    const counted: Counted = new Map()
+    const perJob = settlements.map((settlement) => settleOne(database, settlement, counted))
     if (isAnyQueued) placeUnplaced(database)
-    runFinishEffects(database)
+    runFinishEffects(database, counted)
     return perJob
   })
   if (isAnyQueued) database.notifier.notifyWork()
   return results
 }
 
-function settleOne(database: Database, settlement: Settlement): SettleResult {
+function settleOne(database: Database, settlement: Settlement, counted: Counted): SettleResult {
   const { event } = settlement
-  const { changes } = writeSettlement(database.connection, settlement)
+  const changes = writeSettlement(database.connection, settlement, counted)
   if (changes === 1) return 'applied'
   if ((event === 'reschedule' || event === 'postpone') && withdraw(database, settlement)) {
     return 'applied'
@@ -110,11 +119,16 @@ function settleOne(database: Database, settlement: Settlement): SettleResult {
   return resultIfRefused(database, settlement)
 }
 
-function writeSettlement({ ordered }: Database['connection'], settlement: Settlement) {
+/** Returns the number of jobs that it changed. @param counted the members among them */
+function writeSettlement(
+  { ordered }: Database['connection'],
+  settlement: Settlement,
+  counted: Counted,
+): number | bigint {
   const { jobId, fence, leaseId } = settlement
   const lease: ByLease = [jobId, fence, leaseId]
   if (settlement.event === 'await') {
-    return ordered(SETTLE.await).run(...lease, settlement.leaseExpiresAt)
+    return ordered(SETTLE.await).run(...lease, settlement.leaseExpiresAt).changes
   }
   const line = attemptLine(settlement.attempt, settlement, settlement.event)
   const { finishedAt } = settlement.attempt
@@ -122,15 +136,18 @@ function writeSettlement({ ordered }: Database['connection'], settlement: Settle
     case 'succeed': {
       const { result, resultTruncated } = settlement
       const values = [...lease, line, finishedAt, result, resultTruncated ? 1 : 0] as const
-      const written = ordered(SUCCEED_IF_PLAIN).run(...values)
-      return written.changes === 1 ? written : ordered(SETTLE.succeed).run(...values)
+      if (ordered(SUCCEED_IF_PLAIN).run(...values).changes === 1) return 1
+      const member = ordered(SUCCEED_IF_MEMBER).get(...values)
+      if (member === undefined) return ordered(SETTLE.succeed).run(...values).changes
+      noteCounted(counted, member.group_id as string, 'succeeded')
+      return 1
     }
     case 'reschedule':
     case 'postpone':
-      return ordered(SETTLE[settlement.event]).run(...lease, line, settlement.runAt)
+      return ordered(SETTLE[settlement.event]).run(...lease, line, settlement.runAt).changes
     case 'bury': {
       const { reason, message } = settlement.failure
-      return ordered(SETTLE.bury).run(...lease, line, finishedAt, reason, message)
+      return ordered(SETTLE.bury).run(...lease, line, finishedAt, reason, message).changes
     }
     default:
       throw new Error(`unknown event ${(settlement satisfies never as Settlement).event}`)

@@ -26,6 +26,15 @@ import {
 import { enqueue } from './enqueue.ts'
 import { openFences } from './fences.ts'
 import { watchFileInPlace } from './file-in-place.ts'
+import {
+  closeGroup,
+  commandGroup,
+  createGroup,
+  deleteGroup,
+  finalGroupsAmong,
+  getGroup,
+  listGroups,
+} from './groups.ts'
 import { getInputs } from './inputs.ts'
 import {
   dependentsOf,
@@ -177,6 +186,13 @@ function lazyAttemptTokens(keys: () => Buffer[]): AttemptTokens {
 /** The verbs about records other than jobs and endpoints. */
 function recordVerbs(database: Database) {
   return {
+    createGroup: (group) => createGroup(database, group),
+    getGroup: (id) => getGroup(database, id),
+    listGroups: (query) => listGroups(database, query),
+    finalGroupsAmong: (ids) => finalGroupsAmong(database, ids),
+    closeGroup: (id) => closeGroup(database, id),
+    commandGroup: (id, command) => commandGroup(database, id, command),
+    deleteGroup: (id) => deleteGroup(database, id),
     putFairnessKey: (...given) => putFairnessKey(database, ...given),
     fairnessKeysNamed: (endpoint, keys) => fairnessKeysNamed(database, endpoint, keys),
     fairnessKeyState: (key) => fairnessKeyState(database, key),

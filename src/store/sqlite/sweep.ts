@@ -4,8 +4,9 @@
 import { EXPIRED, LEASE_LOST } from '../../job/attempt.ts'
 import { addEffects, type FinishEffects, NO_EFFECTS, sumEffects } from '../../job/finish-effects.ts'
 import { purgeClasses } from '../../job/retention.ts'
-import type { OverdueEnd, OverdueJob, SettleResult, SweepCounts, SweepOptions } from '../store.ts'
+import type { SettleResult } from '../store.ts'
 import { StoreUnavailable } from '../store-errors.ts'
+import type { OverdueEnd, OverdueJob, SweepCounts, SweepOptions } from '../sweep.ts'
 import { returnFreePages } from './backup.ts'
 import {
   BLOCKED_BY_SEQ,
@@ -18,6 +19,7 @@ import { type Database, reportEnd, UNKNOWN_BOOT } from './connection.ts'
 import { endJobsOfDeletedEndpoints } from './deleted-endpoints.ts'
 import { dropUnneededKeys } from './fairness-keys.ts'
 import { MAX_STEPS, runFinishEffects } from './finish-effects.ts'
+import { sweepGroups } from './groups.ts'
 import { guardOf } from './guards.ts'
 import { inputSteps } from './inputs.ts'
 import {
@@ -51,6 +53,7 @@ export async function sweep(database: Database, options: SweepOptions): Promise<
     ? await endExpiredLeases(database, limit)
     : { reclaimed: 0, buriedLost: 0, ...NO_EFFECTS }
   const expired = await expire(database, limit)
+  const groups = await sweepGroups(database, limit)
   await dropUnneededKeys(database, limit)
   if (leases.reclaimed > 0) database.notifier.notifyWork()
   await returnFreePages(database)
@@ -63,6 +66,7 @@ export async function sweep(database: Database, options: SweepOptions): Promise<
     ...sumEffects([left, blocked, ended, leases, expired]),
     // Only the effects that another process left pending are counted.
     effectsDone: left.effectsDone,
+    ...groups,
     purged,
     overdue: await isAnyOverdue(database),
   }

@@ -2,7 +2,8 @@
 import { expect } from 'vitest'
 import type { ClaimedJob, JobState } from '../../../src/job/job.ts'
 import type { EventName } from '../../../src/job/lifecycle.ts'
-import type { Store, SweepCounts } from '../../../src/store/store.ts'
+import type { Store } from '../../../src/store/store.ts'
+import type { SweepCounts } from '../../../src/store/sweep.ts'
 import {
   attemptOf,
   bringTo,

@@ -2,7 +2,8 @@
 // script is a list of numbers, so that fast-check can shrink it.
 import fc from 'fast-check'
 import type { Attempt, ClaimedJob, JobState, NewJob } from '../../../src/job/job.ts'
-import type { Holder, OverdueJob } from '../../../src/store/store.ts'
+import type { Holder } from '../../../src/store/store.ts'
+import type { OverdueJob } from '../../../src/store/sweep.ts'
 import {
   acceptance,
   attemptOf,

@@ -9,6 +9,7 @@ import { checkExtraDeliveries, extraDeliveriesOf } from './invariants/extra-deli
 import { type Check, type Facts, factsOf } from './invariants/facts.ts'
 import { checkFences, doublesOf } from './invariants/fences.ts'
 import { checkFinalStates } from './invariants/final-states.ts'
+import { checkGroupCounts, checkGroupNotices } from './invariants/groups.ts'
 import { checkPayloads } from './invariants/payloads.ts'
 import { longestOverlapMs, type Redelivery, redeliveryOf } from './invariants/redelivery.ts'
 import { checkSameBytes } from './invariants/same-bytes.ts'
@@ -36,6 +37,8 @@ const CHECKS: Record<InvariantId, Check> = {
   I15: checkKeyLimits,
   I16: checkSharedLimits,
   I17: checkFewJobs,
+  I18: checkGroupCounts,
+  I19: checkGroupNotices,
 }
 
 /** This many violations of an invariant are described. Further ones are only counted. */

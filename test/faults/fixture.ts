@@ -15,7 +15,7 @@ import {
   nowMs,
   type RunSettings,
 } from './history.ts'
-import { readRecords } from './records.ts'
+import { readGroups, readRecords } from './records.ts'
 import { createSeededRandom, type SeededRandom } from './seeded-random.ts'
 import {
   mongoFixture,
@@ -133,7 +133,14 @@ export async function openFixture(
   }
   const history: History = {
     ...{ engine, seed, settings, endpoints: [], deliveries: receiver.deliveries, faults: [] },
-    ...{ calls: client.calls, sightings: client.sightings, records: [], texts: [], secrets },
+    ...{
+      calls: client.calls,
+      sightings: client.sightings,
+      records: [],
+      groups: [],
+      texts: [],
+      secrets,
+    },
     epochOffsetMs: Date.now() - nowMs(),
   }
 
@@ -244,6 +251,7 @@ export async function openFixture(
     },
     async finish() {
       history.records = await readRecords(client)
+      history.groups = await readGroups(client)
       const metrics = await client.request('GET', '/metrics')
       await Promise.all(members.map(({ process }) => process.stop()))
       history.texts = [

@@ -3,6 +3,7 @@
 import type { Delivery, InvariantId, Sighting } from './history.ts'
 import {
   type Fate,
+  groupAll,
   jobWith,
   type SyntheticHistory,
   type SyntheticJob,
@@ -305,4 +306,77 @@ const WHAT_IS_COUNTED: Damage[] = [
   },
 ]
 
-export const DAMAGES: Damage[] = [...WHAT_IS_LOST, ...WHAT_COMES_FROM_NOWHERE, ...WHAT_IS_COUNTED]
+const noticeOf = ({ deliveries }: SyntheticHistory) =>
+  deliveries.find(({ notice }) => notice !== null) as Delivery
+
+const WHAT_IS_GROUPED: Damage[] = [
+  {
+    ...{ breaks: 'I18', what: 'a member is counted twice', fate: 'done' },
+    do(_, history) {
+      groupAll(history)
+      first(history.groups).counts.succeeded += 1
+    },
+  },
+  {
+    ...{ breaks: 'I18', what: 'members are counted as what they were before', fate: 'retried' },
+    do(_, history) {
+      groupAll(history)
+      const { counts } = first(history.groups)
+      // More than were deleted.
+      counts.succeeded -= 5
+      counts.dead += 5
+    },
+  },
+  {
+    ...{ breaks: 'I18', what: 'an accepted member is in no group', fate: 'answered_late' },
+    do({ record }, history) {
+      groupAll(history)
+      record.groupId = null
+      first(history.groups).counts.succeeded -= 1
+    },
+  },
+  {
+    ...{ breaks: 'I18', what: 'a group with failed members has succeeded', fate: 'worn_out' },
+    do(_, history) {
+      groupAll(history)
+      first(history.groups).state = 'succeeded'
+    },
+  },
+  {
+    ...{ breaks: 'I19', what: 'a finish has no notice', fate: 'done' },
+    do(_, history) {
+      groupAll(history)
+      first(history.groups).finishes += 1
+    },
+  },
+  {
+    ...{ breaks: 'I19', what: 'a finish has two notices', fate: 'done' },
+    do(_, history) {
+      groupAll(history)
+      const record = { ...last(history.records), id: 'job_notice_again' }
+      history.records.push(record)
+      history.deliveries.push({ ...noticeOf(history), jobId: record.id })
+    },
+  },
+  {
+    ...{ breaks: 'I19', what: 'a notice comes before the last member', fate: 'failed_once' },
+    do({ deliveries }, history) {
+      groupAll(history)
+      const notice = noticeOf(history)
+      moveBy(notice, last(deliveries).beganAtMs - 1 - notice.beganAtMs)
+    },
+  },
+  {
+    ...{ breaks: 'I19', what: 'a notice does not tell of all members', fate: 'done' },
+    do(_, history) {
+      groupAll(history)
+      const { notice } = noticeOf(history)
+      if (notice !== null) notice.counts = { ...notice.counts, succeeded: 1 }
+    },
+  },
+]
+
+export const DAMAGES: Damage[] = [
+  ...[...WHAT_IS_LOST, ...WHAT_COMES_FROM_NOWHERE],
+  ...[...WHAT_IS_COUNTED, ...WHAT_IS_GROUPED],
+]

@@ -17,6 +17,8 @@ export interface History {
   faults: Fault[]
   /** The record of each job in the store at the end. */
   records: JobRecord[]
+  /** The same of each group. */
+  groups: GroupRecord[]
   /** Every text that must not contain a secret: logs, responses, metrics, the raw store. */
   texts: { from: string; text: string }[]
   /** The secrets of the run. */
@@ -79,6 +81,8 @@ export interface Call {
   bodyHash: string
   /** How long after the request the job may first start; 0: at once. */
   delayMs: number
+  /** Of an enqueue: the group of the job. */
+  groupId: string | null
 }
 
 /** A client read this state of a job. The job had it at some instant between the two. */
@@ -113,7 +117,17 @@ export interface Delivery {
   brokenOffAtMs: number | null
   /** Whether the receiver was hostile. Another test checks such responses. */
   isHostile: boolean
+  /** null: it is not the notice of a group. */
+  notice: GroupNotice | null
 }
+
+/** What the notice of a group says. */
+export interface GroupNotice {
+  groupId: string
+  counts: GroupCounts
+}
+
+export type GroupCounts = Record<'queued' | 'running' | 'succeeded' | 'dead' | 'cancelled', number>
 
 export type FaultKind =
   | 'kill'
@@ -148,6 +162,7 @@ export interface JobRecord {
   priority: number
   fairnessKey: string | null
   cost: number
+  groupId: string | null
   state: string
   fence: number
   attemptCount: number
@@ -162,6 +177,14 @@ export interface JobRecord {
   idempotencyKey: string | null
   /** The last twenty attempts. */
   attempts: AttemptRecord[]
+}
+
+/** A group as the API shows it at the end. Each one has one notice, at each finish. */
+export interface GroupRecord {
+  id: string
+  state: string
+  counts: GroupCounts
+  finishes: number
 }
 
 export interface AttemptRecord {
@@ -197,6 +220,8 @@ export const INVARIANTS = {
   I15: 'no more jobs of a fairness key run at a time than its limit allows',
   I16: 'endpoints that share a limit never exceed it together, neither at a time nor in any stretch',
   I17: 'a due job of an endpoint with few jobs starts within some starts at its shared limit',
+  I18: 'a group counts each of its members once, and is final with all of them',
+  I19: 'a group sends one notice for each finish, and none before its last member',
 } as const
 export type InvariantId = keyof typeof INVARIANTS
 

@@ -1,6 +1,6 @@
 // Reads the record of every job in the store at the end of a run, as any client does.
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { AttemptRecord, JobRecord } from './history.ts'
+import type { AttemptRecord, GroupRecord, JobRecord } from './history.ts'
 import type { Answer, WorkClient } from './work-client.ts'
 
 const PAGE_SIZE = 100
@@ -14,7 +14,7 @@ const READ_AGAIN_MS = 500
 
 /** All jobs, including those that the client does not know. */
 export async function readRecords(client: WorkClient): Promise<JobRecord[]> {
-  const listed = await allListed(client)
+  const listed = await allListed(client, 'jobs')
   const records: JobRecord[] = []
   for (let from = 0; from < listed.length; from += READS_AT_ONCE) {
     const some = listed.slice(from, from + READS_AT_ONCE)
@@ -23,12 +23,21 @@ export async function readRecords(client: WorkClient): Promise<JobRecord[]> {
   return records
 }
 
-async function allListed(client: WorkClient): Promise<Answer['body'][]> {
+export async function readGroups(client: WorkClient): Promise<GroupRecord[]> {
+  const groups: GroupRecord[] = []
+  for (const { id } of await allListed(client, 'groups')) {
+    const { state, counts, finishes } = await mustAnswer(client, `/groups/${id}`)
+    groups.push({ id, state, counts, finishes })
+  }
+  return groups
+}
+
+async function allListed(client: WorkClient, what: 'jobs' | 'groups'): Promise<Answer['body'][]> {
   const listed: Answer['body'][] = []
   let cursor: string | null = null
   do {
     const query: string = cursor === null ? '' : `&cursor=${encodeURIComponent(cursor)}`
-    const page = await mustAnswer(client, `/jobs?limit=${PAGE_SIZE}${query}`)
+    const page = await mustAnswer(client, `/${what}?limit=${PAGE_SIZE}${query}`)
     listed.push(...page.items)
     cursor = page.nextCursor
   } while (cursor !== null)
@@ -44,6 +53,7 @@ async function readRecord(client: WorkClient, listed: Answer['body']): Promise<J
   return {
     ...{ id, endpoint: job.endpoint, state: job.state, fence: job.fence },
     ...{ priority: job.priority, fairnessKey: job.fairnessKey, cost: job.cost },
+    groupId: job.group,
     workNumber: job.payload?.workNumber ?? null,
     attemptCount: job.attemptCount,
     maxAttempts: job.maxAttempts,

@@ -10,6 +10,7 @@ import { fairKeys } from './rounds/fair-keys.ts'
 import { freezes } from './rounds/freezes.ts'
 import { frozenSends } from './rounds/frozen-sends.ts'
 import { fullDisk } from './rounds/full-disk.ts'
+import { groups } from './rounds/groups.ts'
 import { hangingEndpoints } from './rounds/hanging-endpoints.ts'
 import { killWindows } from './rounds/kill-windows.ts'
 import { overload } from './rounds/overload.ts'
@@ -30,6 +31,7 @@ export const ROUNDS: readonly Round[] = [
   randomKills,
   fairKeys,
   sharedLimits,
+  groups,
   freezes,
   frozenSends,
   staleWrites,

@@ -7,6 +7,7 @@ import type {
   EndpointFacts,
   Fault,
   FaultKind,
+  GroupNotice,
   History,
   JobRecord,
   SharedLimitFacts,
@@ -73,7 +74,7 @@ export function createHistory(jobCount: number, aloneMs = ALONE_MS): SyntheticHi
   const history: SyntheticHistory = {
     ...{ engine: 'mongo', seed: 1, endpoints: [ENDPOINT], calls: [] },
     settings: { ...SETTINGS, sharedLimits: [structuredClone(SHARED_LIMIT)] },
-    ...{ sightings: [], deliveries: [], faults: [], records: [], synthetic: [] },
+    ...{ sightings: [], deliveries: [], faults: [], records: [], groups: [], synthetic: [] },
     texts: [
       { from: 'log of worker-1', text: '{"msg":"worker.started"}' },
       { from: 'store', text: 'sealed:v1:9f31' },
@@ -86,6 +87,45 @@ export function createHistory(jobCount: number, aloneMs = ALONE_MS): SyntheticHi
     story.tell(FIRST_JOB_AT_MS + i * aloneMs)
   }
   return history
+}
+
+/** Makes all jobs members of one group, which finished once and sent its notice. */
+export function groupAll(history: SyntheticHistory): void {
+  const id = 'grp_1'
+  const counts = { queued: 0, running: 0, succeeded: 0, dead: 0, cancelled: 0 }
+  for (const { record, calls } of history.synthetic) {
+    record.groupId = id
+    counts[record.state as keyof typeof counts] += 1
+    for (const call of calls) if (call.kind === 'enqueue') call.groupId = id
+  }
+  history.groups.push({ id, state: 'failed', counts, finishes: 1 })
+  addNotice(history, { groupId: id, counts })
+}
+
+function addNotice(history: SyntheticHistory, notice: GroupNotice): void {
+  const { deliveries, record } = jobWith(history, 'done')
+  const [delivery] = deliveries as [Delivery]
+  const [attempt] = record.attempts as [AttemptRecord]
+  const beganAtMs = Math.max(...history.deliveries.map((one) => one.beganAtMs)) + ALONE_MS
+  const laterMs = beganAtMs - delivery.beganAtMs
+  const job = { endpoint: 'told', workNumber: -1 }
+  history.deliveries.push({
+    ...{ ...delivery, ...job, jobId: 'job_notice', notice, beganAtMs },
+    answeredAtMs: (delivery.answeredAtMs as number) + laterMs,
+    timestampSeconds: Math.floor((beganAtMs + EPOCH_OFFSET_MS) / 1_000),
+  })
+  history.records.push({
+    ...{ ...record, ...job, id: 'job_notice', workNumber: null, idempotencyKey: null },
+    ...{ groupId: null, createdAt: record.createdAt + laterMs, runAt: record.runAt + laterMs },
+    finishedAt: (record.finishedAt as number) + laterMs,
+    attempts: [
+      {
+        ...attempt,
+        startedAt: attempt.startedAt + laterMs,
+        finishedAt: attempt.finishedAt + laterMs,
+      },
+    ],
+  })
 }
 
 /** The first job with this fate. */
@@ -106,7 +146,7 @@ class Story {
     const id = `job_${workNumber}`
     const record: JobRecord = {
       ...{ id, workNumber, endpoint: ENDPOINT.name, state: 'queued', fence: 0, attemptCount: 0 },
-      ...{ priority: 5, fairnessKey: `customer ${workNumber}`, cost: 1 },
+      ...{ priority: 5, fairnessKey: `customer ${workNumber}`, cost: 1, groupId: null },
       ...{ maxAttempts: ENDPOINT.maxAttempts, createdAt: 0, runAt: 0, finishedAt: null },
       ...{
         failureReason: null,
@@ -215,7 +255,7 @@ class Story {
       ...{ bodyHash: hashOf(workNumber), beganAtMs: this.#atMs, answeredAtMs: null },
       requestOnConnection: 2,
       timestampSeconds: Math.floor(this.#epoch() / 1_000),
-      ...{ signature: 'valid', brokenOffAtMs: null, isHostile: false },
+      ...{ signature: 'valid', brokenOffAtMs: null, isHostile: false, notice: null },
     }
     deliveries.push(delivery)
     this.#history.deliveries.push(delivery)
@@ -315,7 +355,12 @@ class Story {
     const call: Call = {
       ...{ kind, sentAtMs, endedAtMs: this.#atMs, status, endpoint: ENDPOINT.name, workNumber },
       jobId: kind === 'enqueue' && status === null ? null : id,
-      ...{ idempotencyKey: record.idempotencyKey, bodyHash: hashOf(workNumber), delayMs },
+      ...{
+        idempotencyKey: record.idempotencyKey,
+        bodyHash: hashOf(workNumber),
+        delayMs,
+        groupId: null,
+      },
     }
     this.#job.calls.push(call)
     this.#history.calls.push(call)

@@ -108,6 +108,7 @@ export function createWorkClient(url: string, apiKey: string): WorkClient {
     const workNumber = nextWorkNumber++
     const payload = payloadText(workNumber, plan, padding)
     const idempotencyKey = `work-${workNumber}`
+    const { group: groupId = null } = fields as { group?: string }
     const more = { endpoint, ...(delayMs > 0 ? { delay: `${delayMs}ms` } : {}), ...fields }
     const envelope = JSON.stringify(more).slice(1, -1)
     return {
@@ -118,7 +119,7 @@ export function createWorkClient(url: string, apiKey: string): WorkClient {
       idempotencyKey,
       call: (sentAtMs: number, status: number | null, jobId: string | null): Call => ({
         ...{ kind: 'enqueue' as CallKind, sentAtMs, endedAtMs: nowMs(), status, jobId, endpoint },
-        ...{ workNumber, idempotencyKey, bodyHash: hashOf(payload), delayMs },
+        ...{ workNumber, idempotencyKey, bodyHash: hashOf(payload), delayMs, groupId },
       }),
     }
   }
@@ -181,7 +182,14 @@ export function createWorkClient(url: string, apiKey: string): WorkClient {
       const answer = await request(method, `/jobs/${id}${kind === 'delete' ? '' : `/${kind}`}`)
       calls.push({
         ...{ kind, sentAtMs, endedAtMs: nowMs(), status: answer?.status ?? null, jobId: id },
-        ...{ endpoint: '', workNumber, idempotencyKey: null, bodyHash: '', delayMs: 0 },
+        ...{
+          endpoint: '',
+          workNumber,
+          idempotencyKey: null,
+          bodyHash: '',
+          delayMs: 0,
+          groupId: null,
+        },
       })
       return answer
     },

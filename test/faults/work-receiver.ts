@@ -4,7 +4,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo, Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Webhook } from 'standardwebhooks'
-import { type Delivery, nowMs } from './history.ts'
+import { type Delivery, type GroupNotice, nowMs } from './history.ts'
 import { hashOf, readPayload } from './work-payload.ts'
 
 /** A status, or what happens to the connection instead of a response. */
@@ -47,6 +47,7 @@ export async function startWorkReceiver(port = 0): Promise<WorkReceiver> {
     const plan = readPayload(body)
     const delivery = deliveryOf(request, body, endpoint, { beganAtMs, requestOnConnection })
     delivery.workNumber = plan?.workNumber ?? -1
+    delivery.notice = plan === null ? readNotice(body) : null
     delivery.signature = isSigned(request, body, secretsOf.get(endpoint) ?? [])
     deliveries.push(delivery)
     watchEnd(response, delivery)
@@ -113,7 +114,13 @@ function deliveryOf(
     answeredAtMs: null,
     brokenOffAtMs: null,
     isHostile: false,
+    notice: null,
   }
+}
+
+function readNotice(body: Buffer): GroupNotice | null {
+  const { groupId, counts } = JSON.parse(body.toString())
+  return groupId === undefined ? null : { groupId, counts }
 }
 
 /**

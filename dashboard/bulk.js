@@ -22,11 +22,12 @@ const CHANGES = { retry: ['dead', 'cancelled'], cancel: ['queued', 'running'] }
  * @param {Verb} verb @param {Record<string, any>} filter
  */
 function bulkFilter(verb, filter) {
-  const { state: shown, dedupeKey, ...rest } = filter
+  const { state: shown, dedupeKey, group, ...rest } = filter
   const states = CHANGES[verb].filter((one) => shown.length === 0 || shown.includes(one))
   if (states.length === 0)
     return { why: `only ${CHANGES[verb].join(' and ')} jobs can be changed like this` }
   if (dedupeKey !== '') return { why: 'not with a dedupe key: it belongs to one job' }
+  if (group !== '') return { why: 'not with a group: its page has these commands' }
   const given = Object.fromEntries(Object.entries(rest).filter(([, value]) => value !== ''))
   const body = states.length === 1 ? { ...given, state: states[0] } : given
   if (Object.keys(body).length === 0)

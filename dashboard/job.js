@@ -157,6 +157,10 @@ function Facts({ job }) {
       job.scheduleName &&
         html`<a href=${addressOf(['schedules', job.scheduleName])}>${job.scheduleName}</a>`,
     ],
+    [
+      'Group',
+      job.group && html`<a class="id" href=${addressOf(['groups', job.group])}>${job.group}</a>`,
+    ],
     ['Waits for', job.dependsOn.length > 0 && listed(job.dependsOn.map(linked))],
     ['Ordering key', job.orderingKey && html`<${Foreign} text=${job.orderingKey} />`],
     ['Fairness key', job.fairnessKey && html`<${Foreign} text=${job.fairnessKey} />`],

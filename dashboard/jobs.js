@@ -11,7 +11,7 @@ import { figure, plain, waitText } from './words.js'
 const EVERY_MS = 3_000
 const PAGE = 50
 const STATES = ['queued', 'running', 'succeeded', 'dead', 'cancelled']
-const TEXT_FILTERS = ['endpoint', 'tag', 'dedupeKey', 'createdAfter', 'createdBefore']
+const TEXT_FILTERS = ['endpoint', 'tag', 'dedupeKey', 'group', 'createdAfter', 'createdBefore']
 
 /** @param {URLSearchParams} query @returns {Record<string, any>} */
 function filterIn(query) {
@@ -54,7 +54,8 @@ function Filters({ filter }) {
     })
     goTo(['jobs'], { ...Object.fromEntries(texts), state })
   }
-  const more = filter.tag || filter.dedupeKey || filter.createdAfter || filter.createdBefore
+  const { tag, dedupeKey, group, createdAfter, createdBefore } = filter
+  const more = tag || dedupeKey || group || createdAfter || createdBefore
   return html`<form class="filters card" aria-label="Filters" onSubmit=${submit}>
     <fieldset>
       <legend>State</legend>
@@ -67,10 +68,11 @@ function Filters({ filter }) {
     </fieldset>
     <label>Endpoint <input name="endpoint" value=${filter.endpoint} spellcheck="false" /></label>
     <details open=${Boolean(more)}>
-      <summary>Tag, dedupe key, time</summary>
+      <summary>Tag, dedupe key, group, time</summary>
       <div class="fields">
         <label>Tag <input name="tag" value=${filter.tag} /></label>
         <label>Dedupe key <input name="dedupeKey" value=${filter.dedupeKey} /></label>
+        <label>Group <input name="group" value=${filter.group} spellcheck="false" /></label>
         <label>
           Created after
           <input name="createdAfter" type="datetime-local" step="1" value=${localOf(filter.createdAfter)} />

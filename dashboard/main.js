@@ -7,6 +7,8 @@ import { addressOf, goTo, useAddress } from './address.js'
 import { hasKey, keepKey } from './api.js'
 import { Endpoint } from './endpoint.js'
 import { FairKeys } from './fair-keys.js'
+import { Group } from './group.js'
+import { Groups } from './groups.js'
 import { Job } from './job.js'
 import { Jobs } from './jobs.js'
 import { KeyForm } from './key-form.js'
@@ -19,6 +21,7 @@ import { relative } from './words.js'
 const PLACES = [
   { title: 'Overview', words: [] },
   { title: 'Jobs', words: ['jobs'] },
+  { title: 'Groups', words: ['groups'] },
   { title: 'Schedules', words: ['schedules'] },
 ]
 
@@ -56,6 +59,8 @@ function pageOf([section, name, ...more], query) {
     if (section === 'endpoints' && name) return html`<${Endpoint} key=${name} name=${name} />`
     if (section === 'jobs' && name) return html`<${Job} key=${name} id=${name} />`
     if (section === 'jobs') return html`<${Jobs} query=${query} />`
+    if (section === 'groups' && name) return html`<${Group} key=${name} id=${name} />`
+    if (section === 'groups') return html`<${Groups} query=${query} />`
     if (section === 'schedules') return html`<${Schedules} name=${name} query=${query} />`
   }
   if (section === 'endpoints' && name && more.length === 1 && more[0] === 'keys') {

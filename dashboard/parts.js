@@ -40,6 +40,11 @@ const LOOKS = {
   disabled: FAILED,
   deleting: ['slash', 'bad'],
   gone: FAILED,
+  open: ['ring', 'live'],
+  closed: ['half', 'live'],
+  cancelling: ['slash', 'warn'],
+  retrying: ['turn', 'warn'],
+  failed: FAILED,
 }
 
 /**

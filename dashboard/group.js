@@ -71,32 +71,28 @@ export function Bar({ group }) {
 
 function Progress({ group, rate }) {
   const { counts, members, progress } = group
-  return html`<div class="card">
+  /** @type {[string, unknown][]} */
+  const states = STATES.map((state) => [
+    `${state.charAt(0).toUpperCase()}${state.slice(1)}`,
+    html`<a href=${addressOf(['jobs'], { group: group.id, state })}>${figure(counts[state], counts.more)}</a>`,
+  ])
+  return html`<div class="card group-card">
     <p class="group-progress"><${Bar} group=${group} /> <strong>${progress} %</strong></p>
-    ${facts([
-      ['Members', figure(members)],
-      ...STATES.map(
-        (state) =>
-          /** @type {[string, unknown]} */ ([
-            plain(state),
-            html`<a href=${addressOf(['jobs'], { group: group.id, state })}>${figure(counts[state], counts.more)}</a>`,
-          ]),
-      ),
-      ['Rate', rateText(group, rate)],
-    ])}
+    ${facts([['Members', figure(members)], ...states])}
+    <p>${rateText(group, rate)}</p>
   </div>`
 }
 
 /** @param {any} group @param {number | null} rate members that end in a ms */
 function rateText({ members, counts, finishedAt, state }, rate) {
   const left = members - counts.succeeded - counts.dead - counts.cancelled
-  if (finishedAt !== null) return html`<span class="faint">all are final</span>`
-  if (rate === null) return html`<span class="faint">is being measured …</span>`
-  if (rate === 0) return 'none ended in the last minutes'
-  const perMinute = `${figure(Math.round(rate * 60_000))} a minute`
-  if (left === 0) return perMinute
+  if (finishedAt !== null) return html`<span class="faint">All members are final.</span>`
+  if (rate === null) return html`<span class="faint">The rate is being measured …</span>`
+  if (rate === 0) return 'No member ended in the last minutes.'
+  const perMinute = `${figure(Math.round(rate * 60_000))} members end a minute`
+  if (left === 0) return `${perMinute}.`
   const isOpen = state === 'open' ? ' if no more are added' : ''
-  return `${perMinute}; the end is expected in ${span(left / rate)}${isOpen}`
+  return `${perMinute}; the last one is expected in ${span(left / rate)}${isOpen}.`
 }
 
 /**

@@ -15,7 +15,7 @@ const DEADLINE_MS = 60_000
 
 export interface SeededDeployment {
   url: string
-  ids: { dead: string; running: string; retrying: string; succeeded: string }
+  ids: { dead: string; running: string; retrying: string; succeeded: string; group: string }
   close(): Promise<void>
 }
 
@@ -70,7 +70,7 @@ export async function startRealisticDeployment(): Promise<SeededDeployment> {
   }
 }
 
-function answer({ path, headers }: ReceivedRequest) {
+function answer({ path, headers, body }: ReceivedRequest) {
   switch (path) {
     case '/invoice-pdf':
       return { body: '{"pages":3,"file":"invoices/2026/11/48113.pdf"}', delayMs: 40 }
@@ -80,6 +80,12 @@ function answer({ path, headers }: ReceivedRequest) {
       return { status: 202, body: '' }
     case '/mail':
       return { status: 502, body: '<html><body><h1>502 Bad Gateway</h1></body></html>' }
+    case '/rows': {
+      const { row } = JSON.parse(body.toString())
+      return row % 37 === 5
+        ? { status: 422, body: `line ${row}: "amount" is not a number`, delayMs: 20 }
+        : { status: 200, body: '', delayMs: 60 }
+    }
     case '/crm':
       return Number(headers['posthorn-attempt']) < 3 ? { status: 503, body: 'busy' } : 200
     default:
@@ -107,6 +113,7 @@ async function register(ask: Ask, base: string): Promise<void> {
     circuitBreaker: { failures: 20, cooldown: '15m' },
   })
   await put('accounting-sync', '/ok')
+  await put('import-rows', '/rows', { concurrency: 2 })
   await put('crm-contacts', '/crm', { retry: quick('5s', '2m', '1h') })
   await ask('PUT', '/endpoints/video-frames', { url: null, description: 'Pulled by the GPU hosts' })
   await ask('POST', '/endpoints/accounting-sync/pause')
@@ -170,7 +177,24 @@ async function live(ask: Ask, receiver: Receiver): Promise<SeededDeployment['ids
   await until(resting, DEADLINE_MS)
   const succeeded = some[7] as string
   await until(async () => (await job(succeeded)).state === 'succeeded', DEADLINE_MS)
-  return { dead, running, retrying, succeeded }
+  const group = await startImport(ask)
+  return { dead, running, retrying, succeeded, group }
+}
+
+/** A group of which a third is done. */
+async function startImport(ask: Ask): Promise<string> {
+  const { id } = await ask('POST', '/groups', {
+    name: 'price list, November',
+    metadata: { file: 'prices-2026-11.xlsx', customer: 'acme' },
+    onFinish: [{ endpoint: 'send-email', when: 'all_final' }],
+  })
+  const jobs = Array.from({ length: 900 }, (_, row) => ({
+    ...{ endpoint: 'import-rows', payload: { row }, group: id },
+  }))
+  await ask('POST', '/jobs/batch', { jobs })
+  await ask('POST', `/groups/${id}/close`)
+  await until(async () => (await ask('GET', `/groups/${id}`)).progress >= 33, DEADLINE_MS)
+  return id
 }
 
 /** Writes what the workers of an hour would have written, and jobs that have waited since then. */
@@ -179,7 +203,7 @@ function writeHour(file: string): void {
   try {
     db.exec('pragma busy_timeout = 5000')
     const add = db.prepare(
-      `insert into figures (minute, endpoint, succeeded, failed, durations) values (?, ?, ?, ?, ?)
+      `insert into minute_stats (minute, endpoint, succeeded, failed, durations) values (?, ?, ?, ?, ?)
       on conflict do nothing`,
     )
     const newest = Math.floor(Date.now() / MINUTE_MS) * MINUTE_MS

@@ -52,6 +52,8 @@ try {
       },
     },
     { name: 'endpoint', place: '/endpoints/send-email', ready: 'svg.spark' },
+    { name: 'group', place: `/groups/${ids.group}`, ready: '[aria-labelledby=failures] table' },
+    { name: 'groups', place: '/groups', ready: 'table.rows' },
     { name: 'schedules', place: '/schedules', ready: '.runs' },
   ]
   for (const { name: look, ...options } of LOOKS) {

@@ -23,11 +23,12 @@ const CLOSED_AFTER_MS = [500, 1_500] as const
 const BROKEN_SHARE = 0.05
 const DELETED_SHARE = 0.1
 /** So that every fault finds members under way. */
-const ANSWER_AFTER_MS = [50, 400] as const
+const ANSWER_AFTER_MS = { sqlite: [50, 400], mongo: [200, 800] } as const
 const SLOTS_OF_WORKER = 10
 /** With a retried member, the notices of a group wait for sweeps and for leases that expire. */
 const DEADLINE_MS = 120_000
 const TOLD_WITHIN_MS = 30_000
+const BUSY_WITHIN_MS = 3_000
 const REPEAT_AFTER_MS = 20
 
 const WORKER_KILLED = 'a worker killed with attempts in hand'
@@ -90,8 +91,9 @@ async function fill(fixture: Fixture, { isLong }: Form, broken: Set<number>): Pr
   const key = { 'idempotency-key': `group-${random.between(0, Number.MAX_SAFE_INTEGER)}` }
   const { body } = await mustSucceed(() => client.request('POST', '/groups', { onFinish }, key))
   const { id } = body
+  const [least, most] = ANSWER_AFTER_MS[engine]
   const work = () => ({
-    answerAfterMs: Math.round(random.between(...ANSWER_AFTER_MS)),
+    answerAfterMs: Math.round(random.between(least, most)),
     failures: random.chance(BROKEN_SHARE) ? 1 : 0,
     fields: { group: id },
   })
@@ -117,6 +119,7 @@ async function fill(fixture: Fixture, { isLong }: Form, broken: Set<number>): Pr
     }
   })
   await sleep(random.between(...CLOSED_AFTER_MS))
+  await until(() => (fixture.windows.get(API_KILLED) ?? 0) > 0, DEADLINE_MS)
   await mustSucceed(() => client.request('POST', `/groups/${id}/close`))
   await Promise.all(adding)
   fixture.hit(CLOSED)
@@ -241,8 +244,11 @@ async function breakAtRandom(
     },
     async () => {
       const victim = fixture.random.pick(workers)
-      const inFlight = await victim.metric('posthorn_attempts_in_flight').catch(() => 0)
-      fixture.hit(WORKER_KILLED, inFlight > 0 ? 1 : 0)
+      const isBusy = async () => (await victim.metric('posthorn_attempts_in_flight')) > 0
+      await until(() => isBusy().catch(() => false), BUSY_WITHIN_MS).then(
+        () => fixture.hit(WORKER_KILLED),
+        () => {},
+      )
       await fixture.kill(victim)
       workers[workers.indexOf(victim)] = await fixture.startWorker()
     },

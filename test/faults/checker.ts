@@ -10,6 +10,7 @@ import { type Check, type Facts, factsOf } from './invariants/facts.ts'
 import { checkFences, doublesOf } from './invariants/fences.ts'
 import { checkFinalStates } from './invariants/final-states.ts'
 import { checkGroupCounts, checkGroupNotices } from './invariants/groups.ts'
+import { checkInputs } from './invariants/inputs.ts'
 import { checkPayloads } from './invariants/payloads.ts'
 import { longestOverlapMs, type Redelivery, redeliveryOf } from './invariants/redelivery.ts'
 import { checkSameBytes } from './invariants/same-bytes.ts'
@@ -39,6 +40,7 @@ const CHECKS: Record<InvariantId, Check> = {
   I17: checkFewJobs,
   I18: checkGroupCounts,
   I19: checkGroupNotices,
+  I20: checkInputs,
 }
 
 /** This many violations of an invariant are described. Further ones are only counted. */

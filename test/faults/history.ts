@@ -83,6 +83,17 @@ export interface Call {
   delayMs: number
   /** Of an enqueue: the group of the job. */
   groupId: string | null
+  /** Of an enqueue: the results that the job needs, in order. */
+  needs: NeedFacts[]
+}
+
+/** The result of a job is known beforehand (resultText). */
+export interface NeedFacts {
+  name: string
+  jobId: string
+  workNumber: number
+  /** Only its field `number` is needed. */
+  isPart: boolean
 }
 
 /** A client read this state of a job. The job had it at some instant between the two. */
@@ -102,6 +113,8 @@ export interface Delivery {
   fence: number
   attempt: number
   bodyHash: string
+  /** The text of its inputs; null: it had none. `bodyHash` is that of the payload. */
+  inputs: string | null
   /** When its headers had been received. */
   beganAtMs: number
   /** 1 for the first request on its connection, 2 for the second, and so on. */
@@ -222,6 +235,7 @@ export const INVARIANTS = {
   I17: 'a due job of an endpoint with few jobs starts within some starts at its shared limit',
   I18: 'a group counts each of its members once, and is final with all of them',
   I19: 'a group sends one notice for each finish, and none before its last member',
+  I20: 'a job with needs starts after the jobs that it needs, and brings exactly their results',
 } as const
 export type InvariantId = keyof typeof INVARIANTS
 

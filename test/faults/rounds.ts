@@ -7,6 +7,7 @@ import { commandRaces } from './rounds/command-races.ts'
 import { deadWorkers } from './rounds/dead-workers.ts'
 import { elections } from './rounds/elections.ts'
 import { fairKeys } from './rounds/fair-keys.ts'
+import { flows } from './rounds/flows.ts'
 import { freezes } from './rounds/freezes.ts'
 import { frozenSends } from './rounds/frozen-sends.ts'
 import { fullDisk } from './rounds/full-disk.ts'
@@ -32,6 +33,7 @@ export const ROUNDS: readonly Round[] = [
   fairKeys,
   sharedLimits,
   groups,
+  flows,
   freezes,
   frozenSends,
   staleWrites,

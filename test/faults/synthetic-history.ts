@@ -252,7 +252,7 @@ class Story {
     const { id, workNumber, deliveries } = this.#job
     const delivery: Delivery = {
       ...{ jobId: id, workNumber, endpoint: ENDPOINT.name, fence, attempt, status: null },
-      ...{ bodyHash: hashOf(workNumber), beganAtMs: this.#atMs, answeredAtMs: null },
+      ...{ bodyHash: hashOf(workNumber), inputs: null, beganAtMs: this.#atMs, answeredAtMs: null },
       requestOnConnection: 2,
       timestampSeconds: Math.floor(this.#epoch() / 1_000),
       ...{ signature: 'valid', brokenOffAtMs: null, isHostile: false, notice: null },
@@ -360,6 +360,7 @@ class Story {
         bodyHash: hashOf(workNumber),
         delayMs,
         groupId: null,
+        needs: [],
       },
     }
     this.#job.calls.push(call)

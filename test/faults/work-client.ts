@@ -1,7 +1,7 @@
 // The client of a fault run. It repeats each request until there is a response, and logs each try.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Pool } from 'undici'
-import { type Call, type CallKind, nowMs, type Sighting } from './history.ts'
+import { type Call, type CallKind, type NeedFacts, nowMs, type Sighting } from './history.ts'
 import { hashOf, type Plan, payloadText } from './work-payload.ts'
 
 export interface WorkRequest extends Plan {
@@ -11,6 +11,8 @@ export interface WorkRequest extends Plan {
   padding?: string
   /** Further fields of POST /jobs. */
   fields?: object
+  /** The results that the job needs, by name. */
+  needed?: Record<string, Omit<NeedFacts, 'name'>>
 }
 
 export interface Accepted {
@@ -56,6 +58,12 @@ const REPEAT_AFTER_MS = 20
 const GIVE_UP_AFTER_MS = 120_000
 const BATCH_SIZE = 500
 const KEPT_ANSWERS = 2_000
+
+function needsField(needs: NeedFacts[]) {
+  if (needs.length === 0) return {}
+  const path = ({ jobId, isPart }: NeedFacts) => `${jobId}${isPart ? '/result/number' : ''}`
+  return { needs: Object.fromEntries(needs.map((one) => [one.name, path(one)])) }
+}
 
 export function createWorkClient(url: string, apiKey: string): WorkClient {
   const pool = new Pool(url, { connections: CONNECTIONS, bodyTimeout: 0, headersTimeout: 0 })
@@ -104,12 +112,19 @@ export function createWorkClient(url: string, apiKey: string): WorkClient {
     throw new Error(`no answer within ${GIVE_UP_AFTER_MS} ms of repeating`)
   }
 
-  function draft({ endpoint = 'work', delayMs = 0, padding, fields = {}, ...plan }: WorkRequest) {
+  function draft(request: WorkRequest) {
+    const { endpoint = 'work', delayMs = 0, padding, fields = {}, needed = {}, ...plan } = request
     const workNumber = nextWorkNumber++
     const payload = payloadText(workNumber, plan, padding)
     const idempotencyKey = `work-${workNumber}`
     const { group: groupId = null } = fields as { group?: string }
-    const more = { endpoint, ...(delayMs > 0 ? { delay: `${delayMs}ms` } : {}), ...fields }
+    const needs = Object.entries(needed).map(([name, one]) => ({ name, ...one }))
+    const more = {
+      endpoint,
+      ...(delayMs > 0 ? { delay: `${delayMs}ms` } : {}),
+      ...needsField(needs),
+      ...fields,
+    }
     const envelope = JSON.stringify(more).slice(1, -1)
     return {
       workNumber,
@@ -119,7 +134,7 @@ export function createWorkClient(url: string, apiKey: string): WorkClient {
       idempotencyKey,
       call: (sentAtMs: number, status: number | null, jobId: string | null): Call => ({
         ...{ kind: 'enqueue' as CallKind, sentAtMs, endedAtMs: nowMs(), status, jobId, endpoint },
-        ...{ workNumber, idempotencyKey, bodyHash: hashOf(payload), delayMs, groupId },
+        ...{ workNumber, idempotencyKey, bodyHash: hashOf(payload), delayMs, groupId, needs },
       }),
     }
   }
@@ -189,6 +204,7 @@ export function createWorkClient(url: string, apiKey: string): WorkClient {
           bodyHash: '',
           delayMs: 0,
           groupId: null,
+          needs: [],
         },
       })
       return answer

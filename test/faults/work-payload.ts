@@ -27,6 +27,31 @@ export function readPayload(body: Buffer): WorkPayload | null {
   return { workNumber: Number(match[1]), ...(JSON.parse(match[2] as string) as Plan) }
 }
 
+/** The result of each job: one that JSON.parse would change. */
+export function resultText(workNumber: number): string {
+  return `{"number": ${numberText(workNumber)}, "of":${workNumber},  "amount":1.0}`
+}
+
+/** The field `number` of the result. */
+export function numberText(workNumber: number): string {
+  return `1844674407370955${workNumber}`
+}
+
+const BEFORE_PAYLOAD = '{"payload":'
+const BEFORE_INPUTS = ',"inputs":'
+
+/** Separates the payload from the inputs, of which no payload of the suite has the beginning. */
+export function partsOf(body: Buffer): { payload: Buffer; inputs: string | null } {
+  const at = body.lastIndexOf(BEFORE_INPUTS)
+  if (at < 0 || !body.toString('utf8', 0, BEFORE_PAYLOAD.length).startsWith(BEFORE_PAYLOAD)) {
+    return { payload: body, inputs: null }
+  }
+  return {
+    payload: body.subarray(BEFORE_PAYLOAD.length, at),
+    inputs: body.toString('utf8', at + BEFORE_INPUTS.length, body.length - 1),
+  }
+}
+
 /** SHA-256, in hex. */
 export function hashOf(bytes: Buffer | string): string {
   return createHash('sha256').update(bytes).digest('hex')

@@ -5,7 +5,7 @@ import type { AddressInfo, Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Webhook } from 'standardwebhooks'
 import { type Delivery, type GroupNotice, nowMs } from './history.ts'
-import { hashOf, readPayload } from './work-payload.ts'
+import { hashOf, partsOf, readPayload, resultText } from './work-payload.ts'
 
 /** A status, or what happens to the connection instead of a response. */
 export type Reply = number | 'reset' | 'hang'
@@ -44,7 +44,7 @@ export async function startWorkReceiver(port = 0): Promise<WorkReceiver> {
     const body = await wholeBody(request)
     if (body === null) return
     const endpoint = (request.url ?? '/').slice(1)
-    const plan = readPayload(body)
+    const plan = readPayload(partsOf(body).payload)
     const delivery = deliveryOf(request, body, endpoint, { beganAtMs, requestOnConnection })
     delivery.workNumber = plan?.workNumber ?? -1
     delivery.notice = plan === null ? readNotice(body) : null
@@ -100,13 +100,15 @@ function deliveryOf(
   arrival: Pick<Delivery, 'beganAtMs' | 'requestOnConnection'>,
 ): Delivery {
   const { headers } = request
+  const { payload, inputs } = partsOf(body)
   return {
     jobId: String(headers['webhook-id']),
     workNumber: -1,
     endpoint,
     fence: Number(headers['posthorn-fence']),
     attempt: Number(headers['posthorn-attempt']),
-    bodyHash: hashOf(body),
+    bodyHash: hashOf(payload),
+    inputs,
     ...arrival,
     timestampSeconds: Number(headers['webhook-timestamp']),
     signature: 'invalid',
@@ -154,7 +156,7 @@ function reply(response: ServerResponse, delivery: Delivery, given: Reply): void
   }
   delivery.status = given
   response.writeHead(given)
-  response.end('"done"')
+  response.end(resultText(delivery.workNumber))
 }
 
 /** Returns null if the sender aborted. */

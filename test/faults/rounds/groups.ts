@@ -188,7 +188,7 @@ async function commandAll(
     client.calls.push({
       // Some members ended before the command reached them.
       ...{ kind, sentAtMs, endedAtMs, status: null, jobId, endpoint: '', workNumber },
-      ...{ idempotencyKey: null, bodyHash: '', delayMs: 0, groupId: null },
+      ...{ idempotencyKey: null, bodyHash: '', delayMs: 0, groupId: null, needs: [] },
     })
   }
   return concerned.size
@@ -214,7 +214,7 @@ async function untilTold({ receiver }: Fixture, { id }: Group, finishes: number)
 }
 
 /** Repeats a request until it has succeeded, or until it is refused because it is done. */
-async function mustSucceed(
+export async function mustSucceed(
   send: () => Promise<Answer | null>,
   isDone: () => Promise<boolean> = async () => false,
 ): Promise<Answer> {

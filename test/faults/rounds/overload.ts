@@ -106,7 +106,13 @@ async function order(
   const died = once(child, 'exit').then(() => null)
   const report: OfferReport | null = await Promise.race([reported.then(([first]) => first), died])
   if (report === null) throw new Error(`the generator ended with ${child.exitCode}`)
-  const common = { kind: 'enqueue' as const, endpoint: 'work', delayMs: 0, groupId: null }
+  const common = {
+    kind: 'enqueue' as const,
+    endpoint: 'work',
+    delayMs: 0,
+    groupId: null,
+    needs: [],
+  }
   for (const { workNumber, ...one } of [...report.accepted, ...report.unanswered]) {
     client.calls.push({
       ...{ ...common, jobId: null, ...one, workNumber, status: 'jobId' in one ? 201 : null },

@@ -150,7 +150,7 @@ async function persist(
       fixture.client.calls.push({
         ...{ kind: 'enqueue', sentAtMs, endedAtMs: nowMs(), workNumber, endpoint: 'work' },
         ...{ status: reply?.status ?? answer?.status ?? null, jobId: reply?.id ?? null },
-        ...{ idempotencyKey: keyOf(workNumber), delayMs: 0, groupId: null },
+        ...{ idempotencyKey: keyOf(workNumber), delayMs: 0, groupId: null, needs: [] },
         bodyHash: hashOf(payloadText(workNumber, {})),
       })
     }

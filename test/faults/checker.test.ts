@@ -7,7 +7,7 @@ import { check, figuresOf } from './checker.ts'
 import { type History, INVARIANTS } from './history.ts'
 import { DAMAGES as DAMAGES_IN_COUNT } from './history-corruptions.ts'
 import { DAMAGES_IN_TIME } from './history-corruptions-in-time.ts'
-import { createHistory, FATES, groupAll, jobWith } from './synthetic-history.ts'
+import { createHistory, FATES, groupAll, jobWith, letNeed } from './synthetic-history.ts'
 
 const DAMAGES = [...DAMAGES_IN_COUNT, ...DAMAGES_IN_TIME]
 const JOBS = 20 * FATES.length
@@ -31,6 +31,12 @@ describe('a healthy history', () => {
   test('breaks none when its jobs are members of a group', () => {
     const history = createHistory(JOBS)
     groupAll(history)
+    expect(check(history)).toEqual([])
+  })
+
+  test('breaks none when a job has brought the results of an earlier one', () => {
+    const history = createHistory(JOBS)
+    letNeed(jobWith(history, 'done'), jobWith(history, 'retried'))
     expect(check(history)).toEqual([])
   })
 

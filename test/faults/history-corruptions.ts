@@ -5,6 +5,7 @@ import {
   type Fate,
   groupAll,
   jobWith,
+  letNeed,
   type SyntheticHistory,
   type SyntheticJob,
 } from './synthetic-history.ts'
@@ -376,7 +377,32 @@ const WHAT_IS_GROUPED: Damage[] = [
   },
 ]
 
+const WHAT_IS_NEEDED: Damage[] = [
+  {
+    ...{ breaks: 'I20', what: 'an input was serialized again', fate: 'failed_once' },
+    do(job, history) {
+      letNeed(jobWith(history, 'done'), job)
+      for (const delivery of job.deliveries) {
+        delivery.inputs = JSON.stringify(JSON.parse(delivery.inputs as string))
+      }
+    },
+  },
+  {
+    ...{ breaks: 'I20', what: 'a later attempt has no inputs', fate: 'failed_once' },
+    do(job, history) {
+      letNeed(jobWith(history, 'done'), job)
+      last(job.deliveries).inputs = null
+    },
+  },
+  {
+    ...{ breaks: 'I20', what: 'a job starts before one that it needs', fate: 'done' },
+    do(job, history) {
+      letNeed(jobWith(history, 'failed_once'), job)
+    },
+  },
+]
+
 export const DAMAGES: Damage[] = [
   ...[...WHAT_IS_LOST, ...WHAT_COMES_FROM_NOWHERE],
-  ...[...WHAT_IS_COUNTED, ...WHAT_IS_GROUPED],
+  ...[...WHAT_IS_COUNTED, ...WHAT_IS_GROUPED, ...WHAT_IS_NEEDED],
 ]

@@ -12,6 +12,7 @@ import type {
   JobRecord,
   SharedLimitFacts,
 } from './history.ts'
+import { numberText, resultText } from './work-payload.ts'
 
 /** The fates of jobs. Everything that happens to a job lies within its own span of time. */
 export const FATES = [
@@ -126,6 +127,15 @@ function addNotice(history: SyntheticHistory, notice: GroupNotice): void {
       },
     ],
   })
+}
+
+/** Makes the first job an input of the other one, whole and in part. */
+export function letNeed(needed: SyntheticJob, { calls, deliveries }: SyntheticJob): void {
+  const { id: jobId, workNumber } = needed
+  const needs = [true, false].map((isPart) => ({ name: `n${isPart}`, jobId, workNumber, isPart }))
+  const inputs = `{"ntrue":${numberText(workNumber)},"nfalse":${resultText(workNumber)}}`
+  for (const call of calls) if (call.kind === 'enqueue') call.needs = needs
+  for (const delivery of deliveries) delivery.inputs = inputs
 }
 
 /** The first job with this fate. */

@@ -221,3 +221,20 @@ export function createWorkClient(url: string, apiKey: string): WorkClient {
     close: () => pool.destroy(),
   }
 }
+
+/** Repeats a request until it has succeeded, or until it is refused because it is done. */
+export async function untilSucceeded(
+  send: () => Promise<Answer | null>,
+  isDone: () => Promise<boolean> = async () => false,
+): Promise<Answer> {
+  for (const giveUpAtMs = nowMs() + GIVE_UP_AFTER_MS; nowMs() < giveUpAtMs; ) {
+    const answer = await send()
+    if (answer !== null && answer.status < 300) return answer
+    if (answer !== null && answer.status < 500) {
+      if (answer.status !== 409) throw new Error(JSON.stringify(answer))
+      if (await isDone()) return answer
+    }
+    await sleep(REPEAT_AFTER_MS)
+  }
+  throw new Error('a request was not answered')
+}

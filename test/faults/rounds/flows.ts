@@ -5,9 +5,8 @@ import { until } from '../../support/until.ts'
 import type { Fixture, Member } from '../fixture.ts'
 import type { Delivery } from '../history.ts'
 import { BOTH, type Round } from '../round.ts'
-import type { Accepted, WorkRequest } from '../work-client.ts'
+import { type Accepted, untilSucceeded, type WorkRequest } from '../work-client.ts'
 import type { Reply } from '../work-receiver.ts'
-import { mustSucceed } from './groups.ts'
 
 /** Each is an endpoint, too. */
 const STEPS = ['pdf', 'e-invoice', 'e-way-bill', 'mail', 'accounts'] as const
@@ -110,7 +109,7 @@ function startBreaking(fixture: Fixture, first: Member) {
 async function startFlow({ client, random }: Fixture): Promise<string> {
   const onFinish = { endpoint: 'told', when: 'all_final' }
   const key = { 'idempotency-key': `flow-${random.between(0, Number.MAX_SAFE_INTEGER)}` }
-  const { body } = await mustSucceed(() => client.request('POST', '/groups', { onFinish }, key))
+  const { body } = await untilSucceeded(() => client.request('POST', '/groups', { onFinish }, key))
   const enqueue = (endpoint: Step, needed: WorkRequest['needed'], dependsOn: Accepted[] = []) =>
     client.enqueue({
       ...{ endpoint, needed: needed ?? {} },
@@ -124,6 +123,6 @@ async function startFlow({ client, random }: Fixture): Promise<string> {
   const bill = await enqueue('e-way-bill', { irn: numberOf(eInvoice) })
   const mail = await enqueue('mail', { pdf: all(pdf), bill: all(bill), irn: numberOf(eInvoice) })
   await enqueue('accounts', { irn: numberOf(eInvoice) }, [mail])
-  await mustSucceed(() => client.request('POST', `/groups/${body.id}/close`))
+  await untilSucceeded(() => client.request('POST', `/groups/${body.id}/close`))
   return body.id
 }

@@ -6,7 +6,7 @@ import { until } from '../../support/until.ts'
 import type { Fixture, Member } from '../fixture.ts'
 import { type CallKind, nowMs } from '../history.ts'
 import { BOTH, type Form, type Round } from '../round.ts'
-import type { Accepted, Answer } from '../work-client.ts'
+import { type Accepted, type Answer, untilSucceeded } from '../work-client.ts'
 
 const WORKERS = 2
 const LEASE_MS = 2_000
@@ -29,7 +29,6 @@ const SLOTS_OF_WORKER = 10
 const DEADLINE_MS = 120_000
 const TOLD_WITHIN_MS = 30_000
 const BUSY_WITHIN_MS = 3_000
-const REPEAT_AFTER_MS = 20
 
 const WORKER_KILLED = 'a worker killed with attempts in hand'
 const API_KILLED = 'the API killed while members were added'
@@ -89,7 +88,7 @@ async function fill(fixture: Fixture, { isLong }: Form, broken: Set<number>): Pr
   const { client, random, engine } = fixture
   const onFinish = { endpoint: 'told', when: 'all_final' }
   const key = { 'idempotency-key': `group-${random.between(0, Number.MAX_SAFE_INTEGER)}` }
-  const { body } = await mustSucceed(() => client.request('POST', '/groups', { onFinish }, key))
+  const { body } = await untilSucceeded(() => client.request('POST', '/groups', { onFinish }, key))
   const { id } = body
   const [least, most] = ANSWER_AFTER_MS[engine]
   const work = () => ({
@@ -120,23 +119,23 @@ async function fill(fixture: Fixture, { isLong }: Form, broken: Set<number>): Pr
   })
   await sleep(random.between(...CLOSED_AFTER_MS))
   await until(() => (fixture.windows.get(API_KILLED) ?? 0) > 0, DEADLINE_MS)
-  await mustSucceed(() => client.request('POST', `/groups/${id}/close`))
+  await untilSucceeded(() => client.request('POST', `/groups/${id}/close`))
   await Promise.all(adding)
   fixture.hit(CLOSED)
   return { id, members }
 }
 
-/** Waits for the notice, and repeats the failed members until the group has succeeded. */
+/** Waits for the notice, retries the failed members, and waits for the second notice. */
 async function finish(fixture: Fixture, group: Group, broken: Set<number>): Promise<void> {
   const { random, client } = fixture
-  for (;;) {
-    const { state, finishes } = await untilFinal(fixture, group)
-    await untilTold(fixture, group, finishes)
-    if (state === 'succeeded') break
+  const first = await untilFinal(fixture, group)
+  await untilTold(fixture, group, first.finishes)
+  if (first.state === 'failed') {
     broken.clear()
     await commandAll(fixture, group, 'retry', 'state=dead&state=cancelled')
     fixture.hit(RETRIED)
-    await untilFinal(fixture, group)
+    const { finishes } = await untilFinal(fixture, group)
+    await untilTold(fixture, group, finishes)
   }
   for (const member of group.members) {
     if (random.chance(DELETED_SHARE)) await client.command('delete', member)
@@ -166,7 +165,7 @@ async function commandAll(
   do {
     const page: string = cursor === null ? '' : `&cursor=${encodeURIComponent(cursor)}`
     const path = `/jobs?group=${id}&${states}&limit=100${page}`
-    const { body } = await mustSucceed(() => client.request('GET', path))
+    const { body } = await untilSucceeded(() => client.request('GET', path))
     for (const job of body.items) concerned.add(job.id)
     cursor = body.nextCursor
   } while (cursor !== null)
@@ -176,7 +175,7 @@ async function commandAll(
     return answer?.status === 200 && answer.body.state !== (kind === 'retry' ? 'failed' : 'closed')
   }
   const sentAtMs = nowMs()
-  await mustSucceed(() => client.request('POST', `/groups/${id}/${kind}`), isDone)
+  await untilSucceeded(() => client.request('POST', `/groups/${id}/${kind}`), isDone)
   const marked = kind === 'cancel' ? 'cancelling' : 'retrying'
   await until(async () => {
     const answer = await client.request('GET', `/groups/${id}`)
@@ -211,23 +210,6 @@ async function untilTold({ receiver }: Fixture, { id }: Group, finishes: number)
     () => new Set(told().map(({ jobId }) => jobId)).size >= finishes,
     TOLD_WITHIN_MS,
   ).catch(() => {})
-}
-
-/** Repeats a request until it has succeeded, or until it is refused because it is done. */
-export async function mustSucceed(
-  send: () => Promise<Answer | null>,
-  isDone: () => Promise<boolean> = async () => false,
-): Promise<Answer> {
-  for (const giveUpAtMs = nowMs() + DEADLINE_MS; nowMs() < giveUpAtMs; ) {
-    const answer = await send()
-    if (answer !== null && answer.status < 300) return answer
-    if (answer !== null && answer.status < 500) {
-      if (answer.status !== 409) throw new Error(JSON.stringify(answer))
-      if (await isDone()) return answer
-    }
-    await sleep(REPEAT_AFTER_MS)
-  }
-  throw new Error('a request was not answered')
 }
 
 async function breakAtRandom(

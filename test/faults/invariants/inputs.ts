@@ -28,7 +28,7 @@ function inputsText(needs: NeedFacts[]): string | null {
   return `{${inputs.join(',')}}`
 }
 
-/** The needed job was answered with a full 2xx before. */
+/** The needed job had a full 2xx before. */
 function checkOrder(
   { jobs }: Facts,
   delivery: Delivery,

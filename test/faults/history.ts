@@ -140,7 +140,7 @@ export interface GroupNotice {
   counts: GroupCounts
 }
 
-export type GroupCounts = Record<'queued' | 'running' | 'succeeded' | 'dead' | 'cancelled', number>
+type GroupCounts = Record<'queued' | 'running' | 'succeeded' | 'dead' | 'cancelled', number>
 
 export type FaultKind =
   | 'kill'

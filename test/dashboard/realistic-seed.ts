@@ -203,8 +203,8 @@ function writeHour(file: string): void {
   try {
     db.exec('pragma busy_timeout = 5000')
     const add = db.prepare(
-      `insert into minute_stats (minute, endpoint, succeeded, failed, durations) values (?, ?, ?, ?, ?)
-      on conflict do nothing`,
+      `insert into minute_stats (minute, endpoint, succeeded, failed, durations)
+      values (?, ?, ?, ?, ?) on conflict do nothing`,
     )
     const newest = Math.floor(Date.now() / MINUTE_MS) * MINUTE_MS
     for (let ago = 1; ago < 60; ago++) {

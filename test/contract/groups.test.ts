@@ -227,6 +227,19 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect(notice?.notice.failures[0]?.failure.message).toBe('x'.repeat(500))
   })
 
+  test('a notice names the job because of which a member is dead', async () => {
+    const { store, endpoint, notified, group } = await setUp()
+    const needed = await enqueueOne(store, endpoint)
+    const member = await enqueueOne(store, endpoint, { group, dependsOn: [needed.id] })
+    await store.closeGroup(group)
+    await finishAll(store, endpoint, burial)
+    await sweepClean(store)
+    const [notice] = await noticesAt(notified)
+    expect(notice?.notice.failures).toMatchObject([
+      { jobId: member.id, failure: { reason: 'dependency_failed', jobId: needed.id } },
+    ])
+  })
+
   test('a retried member makes the group go on, and its next finish has a notice, too', async () => {
     const { store, endpoint, notified, group } = await setUp()
     const { id } = await enqueueOne(store, endpoint, { group })
@@ -461,12 +474,9 @@ describe.each(ENGINES)('on %s', (engine) => {
     async (state) => {
       const { store } = place
       const endpoint = await addEndpoint(store)
-      const { group, member } = await bring(store, endpoint, state)
-      const brief = await place.open({ retentionMs: 0, retentionDeadMs: 0 })
-      await sweepClean(brief)
+      const { group } = await bring(store, endpoint, state)
+      await sweepClean(await place.open({ retentionMs: 0, retentionDeadMs: 0 }))
       expect((await store.getGroup(group)) === null).toBe(isFrom('purge', state))
-      // The retention of a member is its own: it does not wait for its group.
-      if (member !== null) expect(await store.getJob(member)).toBeNull()
     },
   )
 
@@ -514,7 +524,7 @@ interface Notice {
   state: GroupState
   when: GroupNotice['when']
   counts: Record<string, number>
-  failures: { jobId: string; endpoint: string; failure: { message: string } }[]
+  failures: { jobId: string; endpoint: string; failure: { message: string; jobId?: string } }[]
   metadata: Record<string, string>
 }
 

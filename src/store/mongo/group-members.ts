@@ -453,10 +453,10 @@ export async function failuresOf(
 ): Promise<FailedMember[]> {
   const found = await run(deadline, (limit) =>
     context.jobs
-      .find<Pick<JobDocument, '_id' | 'endpoint' | 'failureReason' | 'failureMessage'>>(
+      .find<Pick<JobDocument, '_id' | 'endpoint'> & Parameters<typeof failureOf>[0]>(
         { group: groupId, state: 'dead' },
         {
-          projection: { endpoint: 1, failureReason: 1, failureMessage: 1 },
+          projection: { endpoint: 1, failureReason: 1, failureMessage: 1, failureJobId: 1 },
           sort: { _id: 1 },
           limit: MAX_FAILURES_NAMED,
           hint: 'unsuccessful_of_group',

@@ -13,12 +13,12 @@ import {
   NO_COUNTS,
   roomIn,
 } from '../../job/groups.ts'
-import type { FailureReason } from '../../job/job.ts'
 import type { FailedMember } from '../../job/notice.ts'
 import type { FinalState } from '../../job/retention.ts'
 import { MAX_COUNT } from '../store.ts'
 import type { Database } from './connection.ts'
 import { groupGuardOf, groupOfId } from './group-row.ts'
+import { failureOf } from './job-row.ts'
 
 export const ADD_MEMBERS = `
 update groups set member_count = member_count + $count, left_count = left_count + $count,
@@ -42,7 +42,7 @@ export const NOTE_DEAD_NOTIFIED = 'update groups set dead_notified = 1 where id 
 export const FINISH_GROUP = { succeed: finishSql('succeed'), fail: finishSql('fail') } as const
 
 export const FAILURES_OF_GROUP = `
-select id, endpoint, failure_reason, failure_message from jobs
+select id, endpoint, failure_reason, failure_message, failure_job_id from jobs
 where group_id = $id and unsuccessful = 'dead' order by id limit ${MAX_FAILURES_NAMED}`
 export const RUNNING_IN_GROUP = `
 select count(*) as count from (
@@ -155,16 +155,13 @@ export function countedGroupOf(database: Database, id: string): CountedGroup | n
   return { ...group, running: count }
 }
 
+type FailedRow = Parameters<typeof failureOf>[0] & { id: string; endpoint: string }
+
 export function failuresOf({ connection }: Database, id: string): FailedMember[] {
-  const rows = connection.statement(FAILURES_OF_GROUP).all({ id }) as unknown as {
-    id: string
-    endpoint: string
-    failure_reason: FailureReason
-    failure_message: string | null
-  }[]
+  const rows = connection.statement(FAILURES_OF_GROUP).all({ id }) as unknown as FailedRow[]
   return rows.map((row) => ({
     jobId: row.id,
     endpoint: row.endpoint,
-    failure: { reason: row.failure_reason, message: row.failure_message ?? '' },
+    failure: failureOf(row),
   }))
 }

@@ -294,8 +294,12 @@ describe.each(SQLITE_UNLESS_LONG)('on %s', CONCURRENT, (engine) => {
     for (const { body } of [fourth, both]) await fixture.job(body.id, 'dead')
     const retry = () => request('POST', `/jobs/${first}/retry`, { withDependents: true })
     const all = { status: 200, body: { dependentsRetried: 3, left: [both.body.id] } }
+    // It may not die again before its dependents are retried.
+    const dying = heldReplies()
+    replies.first = dying.script()
     expect(await retry()).toMatchObject(all)
     await soon(() => expect(delivered).toEqual(['first', 'first']))
+    dying.release(422)
     for (const id of [...ids, fourth.body.id]) await fixture.job(id, 'dead')
 
     // One of the first attempt's dependents was retried and waits; those behind it are still dead.

@@ -23,7 +23,7 @@ import {
   OUTCOMES,
   type TraceContext,
 } from '../job/job.ts'
-import { newJobId } from '../job/job-id.ts'
+import { isGroupId, newJobId } from '../job/job-id.ts'
 import type { EnqueueResult } from '../store/store.ts'
 import { parseEnvelope, RawJson, REQUEST_LIMITS } from './envelope.ts'
 import { invalidRequest, unknownEndpoint } from './field-errors.ts'
@@ -562,7 +562,11 @@ export function storedOrThrow<J extends MinimalJob>(
     case 'unknown_notice_endpoint':
       throw unknownEndpoint(result.endpoint, '/onFinish')
     case 'unknown_dependency':
-      throw unknownDependency(`no job or group has the id ${result.jobId}`, job, result.jobId)
+      throw unknownDependency(
+        `no ${isGroupId(result.jobId) ? 'group' : 'job'} has the id ${result.jobId}`,
+        job,
+        result.jobId,
+      )
     case 'group_open': {
       const detail = `/dependsOn: group ${result.groupId} is open; close it first`
       throw new AppError('group_open', detail)

@@ -21,6 +21,7 @@ function scopesOf({ method, path, isOpen }: Operation): string[] | 'open' {
   if (isOpen) return 'open'
   if (path.endsWith('/claim')) return ['work']
   const isBulk = path === '/jobs/cancel' || path === '/jobs/retry'
+  if (path.startsWith('/groups')) return ['enqueue']
   return path.startsWith('/jobs') && !(isBulk && method === 'POST') ? ['enqueue'] : []
 }
 

@@ -301,6 +301,10 @@ async function useKeyLimits(store: Store): Promise<void> {
   await store.fairnessKeyState({ endpoint, key: 'a' })
   await store.putFairnessKey({ endpoint, key: 'a' }, { weight: 2, paused: false }, 1)
   await enqueueMany(store, endpoint, 1, { fairnessKey: 'a' })
+  // It is purged before a claim has seen that it has ended.
+  await enqueueMany(store, endpoint, 1, { fairnessKey: 'b' })
+  await store.settle([success(store, await claimOne(store, endpoint))])
+  await store.sweep({ limit: 10, reclaim: true })
   await store.deleteFairnessKey({ endpoint, key: 'a' }, null)
   const settings = settingsOf({ name: endpoint })
   await store.putEndpoint(settings, { given: null, fresh: newSecret() }, null)

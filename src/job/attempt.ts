@@ -1,7 +1,9 @@
 // Attempts and jobs that the store ends itself, because no worker or handler reports their end: the
 // record of such an attempt, and the failure of such a job. Both stores write these messages and no
 // others.
+
 import type { Attempt, Failure } from './job.ts'
+import { isGroupId } from './job-id.ts'
 
 /** Why the store, not the holder, ends an attempt. */
 export type StoreEnd = 'lease_expired' | 'job_cancelled' | 'endpoint_deleted'
@@ -59,8 +61,15 @@ export const ENDPOINT_GONE = {
   message: 'its endpoint was deleted',
 } as const satisfies Failure
 
-/** @param dependency may be a job that succeeded and was deleted: its success is then unknown */
+/**
+ * @param dependency a job or a group. It may have succeeded and been deleted: its success is then
+ * unknown
+ */
 export function dependencyFailed(dependency: string): Failure {
-  const message = `it depends on ${dependency}, which is dead, cancelled or no longer stored`
+  const isGroup = isGroupId(dependency)
+  const how = isGroup
+    ? 'has failed or is no longer stored'
+    : 'is dead, cancelled or no longer stored'
+  const message = `it depends on ${isGroup ? 'group ' : ''}${dependency}, which ${how}`
   return { reason: 'dependency_failed', message, jobId: dependency }
 }

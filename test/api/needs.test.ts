@@ -112,7 +112,7 @@ describe.each(SQLITE_UNLESS_LONG)('on %s', (engine) => {
     expect(await claim.text()).toContain(`"payload":{"n":1},${expected}`)
   })
 
-  it('needs: in a batch: "#0" is an earlier item, also in an object, and its refusal is told', async () => {
+  it('needs: in a batch, "#0" names an earlier item. An item that was refused cannot be named', async () => {
     const endpoint = await fixture.pulledEndpoint()
     const job = { endpoint: endpoint.name, payload: 1 }
     const keyed = { ...job, idempotencyKey: 'known' }

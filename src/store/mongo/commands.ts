@@ -188,7 +188,8 @@ export async function retry(
 ): Promise<RetryResult[]> {
   const deadline = startDeadline()
   const seen = await readJobs(context, ids, deadline)
-  const accepting = await acceptingEndpoints(context, [...seen.values()], deadline)
+  const names = new Set([...seen.values()].map(({ endpoint }) => endpoint))
+  const accepting = await acceptingEndpoints(context, [...names], deadline)
   const states = await statesOfUnmet(context, [...seen.values()], deadline)
   const queued: BlockedJob[] = []
   const results = await runCommand(ids, {
@@ -314,12 +315,12 @@ export async function deleteJob(
   throw new StoreUnavailable('its finish effects could not be completed in time')
 }
 
-async function acceptingEndpoints(
+/** Those of these endpoints that exist and are not being deleted. */
+export async function acceptingEndpoints(
   context: MongoContext,
-  seen: CommandJob[],
+  names: string[],
   deadline: Deadline,
 ): Promise<Set<string>> {
-  const names = [...new Set(seen.map(({ endpoint }) => endpoint))]
   const found = await run(deadline, (limit) =>
     context.endpoints
       .find(

@@ -14,7 +14,7 @@ import { purgeClasses } from '../../job/retention.ts'
 import type { CreateGroupResult, DeleteGroupResult, GroupQuery, GroupResult } from '../groups.ts'
 import type { Page } from '../store.ts'
 import { waitingForAny } from './blocked-jobs.ts'
-import { cancel, retry } from './commands.ts'
+import { acceptingEndpoints, cancel, retry } from './commands.ts'
 import {
   type Deadline,
   isDuplicateKey,
@@ -48,7 +48,7 @@ export async function createGroup(
   if (known !== null) return known
   const named = [...new Set(group.notices.map(({ endpoint }) => endpoint))]
   const there =
-    named.length === 0 ? new Set<string>() : await acceptingAmong(context, named, deadline)
+    named.length === 0 ? new Set<string>() : await acceptingEndpoints(context, named, deadline)
   const endpoint = named.find((name) => !there.has(name))
   if (endpoint !== undefined) return { kind: 'unknown_notice_endpoint', endpoint }
   const document = newGroupDocument(group)
@@ -76,22 +76,6 @@ async function knownGroup(
   return found.requestHash === idempotency.requestHash
     ? { kind: 'existing', group: groupOf(found) }
     : { kind: 'key_reused', groupId: found._id }
-}
-
-async function acceptingAmong(
-  context: MongoContext,
-  names: string[],
-  deadline: Deadline,
-): Promise<Set<string>> {
-  const found = await run(deadline, (limit) =>
-    context.endpoints
-      .find(
-        { _id: { $in: names }, deleting: false },
-        { projection: { _id: 1 }, batchSize: names.length + 1, ...NEWEST, ...limit },
-      )
-      .toArray(),
-  )
-  return new Set(found.map(({ _id }) => _id))
 }
 
 function newGroupDocument(group: NewGroup): GroupDocument {
